@@ -1,0 +1,6 @@
+"""`python -m servolt`."""
+
+from servolt.cli.main import main
+
+if __name__ == "__main__":
+    main()
