@@ -1,0 +1,132 @@
+"""Values that are written down: frozen, JSON and YAML both ways, named by a `schema` field.
+
+A document is a pydantic model with a field `schema_: Literal["servolt.NAME/1"]`, which reads and writes as `schema`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from servolt.errors import InvalidInputError
+
+__all__ = ["Document", "Problem", "Value", "canonical_json", "digest"]
+
+FAULTS_NAMED = 5  # of a file that does not fit: enough to mend it, or to see that it is another kind of file
+
+
+class Value(BaseModel):
+    """A frozen part of a document. Unknown keys are refused and NaN is no number."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
+
+
+class Document(Value):
+    """A value that stands in a file of its own."""
+
+    def to_json(self) -> str:
+        """Indented JSON with a final line feed; unset fields are null."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    def to_yaml(self) -> str:
+        """YAML in the order of the fields, without the nulls that are a field's default."""
+        return yaml.safe_dump(_spoken(self), sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Raises InvalidInputError that names each field that does not fit."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise _refusal(cls, error) from error
+
+    @classmethod
+    def from_yaml(cls, text: str | bytes) -> Self:
+        """JSON is YAML, so this reads both. Raises InvalidInputError."""
+        try:
+            plain = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InvalidInputError(f"not YAML: {error}.", "Correct the file.") from error
+        return cls.from_plain(plain)
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> Self:
+        """From what a JSON or YAML parser returned. Raises InvalidInputError."""
+        try:
+            return cls.model_validate(plain)
+        except ValidationError as error:
+            raise _refusal(cls, error) from error
+
+
+class Problem(Value):
+    """A warning as a value: what is wrong and what to do about it. Kept in the result that it is about."""
+
+    code: str
+    severity: Literal["error", "warning", "note"]
+    message: str
+    remedy: str
+
+
+def canonical_json(plain: Any) -> bytes:
+    """One spelling for one value: sorted keys, no spaces, floats to 12 significant digits, 2.0 as 2.
+
+    >>> canonical_json({"b": 2.0, "a": 0.1 + 0.2})
+    b'{"a":0.3,"b":2}'
+    """
+    return json.dumps(_canonical(plain), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest(plain: Any) -> str:
+    """sha256 of the canonical JSON, in hex."""
+    return hashlib.sha256(canonical_json(plain)).hexdigest()
+
+
+def _spoken(part: Any) -> Any:
+    """Plain values of what is set. A null that has to be said, since its field has no default, stays."""
+    if isinstance(part, BaseModel):
+        fields = type(part).model_fields
+        named = {fields[name].alias or name if name in fields else name: (name, value) for name, value in part}
+        return {
+            key: _spoken(value)
+            for key, (name, value) in named.items()
+            if value is not None or name not in fields or fields[name].is_required()
+        }
+    if isinstance(part, Mapping):
+        return {str(key): _spoken(value) for key, value in part.items()}
+    if isinstance(part, list | tuple):
+        return [_spoken(value) for value in part]
+    return part
+
+
+def _canonical(plain: Any) -> Any:
+    if isinstance(plain, float):
+        rounded = float(f"{plain:.12g}")
+        return int(rounded) if rounded.is_integer() else rounded
+    if isinstance(plain, dict):
+        return {str(key): _canonical(value) for key, value in plain.items()}
+    if isinstance(plain, list | tuple):
+        return [_canonical(value) for value in plain]
+    return plain
+
+
+def _refusal(cls: type[BaseModel], error: ValidationError) -> InvalidInputError:
+    faults = [
+        f"{'.'.join(map(str, fault['loc'])) or 'document'}: {fault['msg'].removeprefix('Value error, ')}"
+        for fault in error.errors(include_url=False)
+    ]
+    more = f"; and {len(faults) - FAULTS_NAMED} more" if len(faults) > FAULTS_NAMED else ""
+    name = cls.__name__.lower()
+    return InvalidInputError(
+        f"not a valid {name}: {'; '.join(faults[:FAULTS_NAMED])}{more}.",
+        f"`servolt schema {name}` prints what a {name} holds.",
+    )
