@@ -1,0 +1,72 @@
+"""GGUF files on this machine: by path, or by name in the folder of the setting `models`."""
+
+from pathlib import Path
+
+from servolt import settings
+from servolt.deployment import Deployment
+from servolt.errors import ModelFileError, ModelNotFoundError
+from servolt.model import Model
+from servolt.model.gguf import read_gguf_header
+
+__all__ = ["Local"]
+
+
+class Local:
+    """Files stay where they are."""
+
+    def names(self) -> list[str]:
+        return [path.stem for path in _files() if _readable(path)]
+
+    def find(self, deployment: Deployment) -> Model | None:
+        name = deployment.model
+        if name.endswith(".gguf") or "/" in name or "\\" in name or name.startswith("~"):
+            return _by_path(deployment)
+        path = _by_name(name, deployment.quantization)
+        return None if path is None else read_gguf_header(path)
+
+
+def _by_path(deployment: Deployment) -> Model:
+    path = Path(deployment.model).expanduser()
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "is not there"
+        raise ModelNotFoundError(
+            f"{path} {what}.", "Give the path of a GGUF file, or a name that `servolt list` shows."
+        )
+    model = read_gguf_header(path)
+    if deployment.quantization not in (None, model.quantization):
+        raise ModelNotFoundError(
+            f"{path} holds {model.quantization}, and {deployment.quantization} is asked.",
+            "Leave the quantization out, or name the file that has it.",
+        )
+    return model
+
+
+def _by_name(name: str, quantization: str | None) -> Path | None:
+    """NAME.gguf, or the one file NAME-QUANTIZATION.gguf, in whatever case. Raises ModelNotFoundError if many fit."""
+    found = [path for path in _files() if _fits(path.stem.lower(), name.lower(), quantization)]
+    exact = [path for path in found if path.stem.lower() == name.lower()]
+    if len(found) > 1 and len(exact) != 1:
+        raise ModelNotFoundError(
+            f"{name} may be {', '.join(path.stem for path in found)}.", "Give the whole name, as `servolt list` has it."
+        )
+    return next(iter(exact or found), None)
+
+
+def _fits(stem: str, name: str, quantization: str | None) -> bool:
+    if quantization is None:
+        return stem == name or (stem.startswith(name) and stem[len(name)] in "-." and "-" not in stem[len(name) + 1 :])
+    return stem in {f"{name}{between}{quantization.lower()}" for between in "-."}
+
+
+def _files() -> list[Path]:
+    folder = settings.resolve("models").value
+    return [] if folder is None else sorted(Path(folder).expanduser().glob("*.gguf"))
+
+
+def _readable(path: Path) -> bool:
+    """A broken file is no model to list; who names it is told what is wrong with it."""
+    try:
+        read_gguf_header(path)
+    except ModelFileError:
+        return False
+    return True
