@@ -1,0 +1,1 @@
+"""Launchers: how a command becomes a running server."""
