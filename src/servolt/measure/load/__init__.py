@@ -1,0 +1,1 @@
+"""The load client: requests from processes of its own, each arrival stamped."""
