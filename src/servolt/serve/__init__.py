@@ -1,0 +1,1 @@
+"""The gateway: real engines behind the APIs that clients already speak."""
