@@ -1,0 +1,1 @@
+"""Verbs chained: plan here, measure side by side, calibrate this machine. The only place that does so."""
