@@ -10,6 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
+
+from servolt.cli.schema import json_schema
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -192,3 +195,20 @@ def test_an_interrupted_measurement_keeps_its_whole_blocks(tmp_path: Path) -> No
     assert process.returncode == 130
     (kept,) = tmp_path.rglob("measurement.json")
     assert json.loads(kept.read_text())["windows"]
+
+
+def test_the_printed_lines_carry_the_flags_of_the_plan(servolt: Run) -> None:
+    text = servolt("plan", "guide:f16", "--max-model-len", "1k", "--max-num-seqs", "2").stdout
+    assert "servolt serve guide:f16 --max-model-len 1000 --max-num-seqs 2" in text
+
+
+def test_a_link_that_is_written_to_stays_a_link(servolt: Run, tmp_path: Path) -> None:
+    (tmp_path / "link.json").symlink_to(tmp_path / "plan.json")
+    assert servolt("plan", "guide", "-o", str(tmp_path / "link.json")).returncode == 0
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "plan.json").read_text())["schema"] == "servolt.plan/1"
+
+
+def test_what_is_printed_fits_the_published_schema(servolt: Run) -> None:
+    for arguments, name in ((("plan", "guide"), "plan"), (("show", "guide"), "model")):
+        Draft202012Validator(json_schema(name)).validate(json.loads(servolt(*arguments, "--json").stdout))

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,19 @@ def test_a_dry_run_prints_the_command_and_starts_nothing(servolt: Run) -> None:
     result = servolt("serve", "guide", "--dry-run")
     assert "llamacpp_runner" in result.stdout
     assert "{port}" in result.stdout
+
+
+def test_an_engine_that_is_killed_is_reported_within_a_second(gateway: Gateway) -> None:
+    (engine,) = [
+        child
+        for child in psutil.Process(gateway.process.pid).children()
+        if "servolt.engines.llamacpp_runner" in child.cmdline()
+    ]
+    engine.kill()
+    assert gateway.process.stderr is not None
+    started = time.monotonic()
+    while "SIGKILL" not in (line := gateway.process.stderr.readline()):
+        assert line, "the gateway ended"
+    assert time.monotonic() - started < 1.0
+    answer = httpx2.post(f"{gateway.url}/api/generate", json={"model": "guide", "prompt": "What is TTFT?"}, timeout=30)
+    assert answer.status_code == 200

@@ -1,5 +1,6 @@
 """`servolt compare`."""
 
+import math
 from typing import TYPE_CHECKING
 
 import click
@@ -30,6 +31,8 @@ def command(ids: tuple[str, ...], margin: float, show_all: bool, out: Output) ->
     from servolt.compare import compare
     from servolt.results import FolderStore
 
+    if math.isnan(margin):
+        raise InvalidInputError("nan is no margin.", "--margin takes a share such as 0.02.")
     store = FolderStore(settings.folders().measurements)
     chosen = [store.find(one).measurement for one in ids] or _taken_together(store)
     if len(chosen) < 2:

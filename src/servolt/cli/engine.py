@@ -1,11 +1,13 @@
 """What the commands share that need one engine: from a deployment to the supervisor that owns it."""
 
+from collections.abc import Callable
+
 from servolt import registry, settings
 from servolt.cli.output import say
 from servolt.deployment import Deployment
 from servolt.errors import InvalidInputError
 from servolt.model import Model
-from servolt.serve.supervisor import Supervisor
+from servolt.serve.supervisor import State, Supervisor
 from servolt.sources import find_model
 from servolt.study.keep import read_accelerator
 
@@ -28,11 +30,12 @@ def checked_model(deployment: Deployment) -> Model:
     return model
 
 
-def supervisor_of(deployment: Deployment, model: Model) -> Supervisor:
+def supervisor_of(deployment: Deployment, model: Model, on_change: Callable[[State], None] | None = None) -> Supervisor:
     command = registry.engine(deployment.engine).command(deployment, model)
     return Supervisor(
         command,
         registry.launcher("process"),
         logs=settings.folders().logs,
         load_timeout_s=settings.resolve("load_timeout").value,
+        on_change=on_change,
     )

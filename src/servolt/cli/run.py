@@ -32,8 +32,8 @@ _HELP = "/bye leaves, /clear forgets the conversation, /? prints this. Ctrl-C st
 @click.argument("prompt", nargs=-1)
 @click.option("--system", help="What the model is told before the conversation.")
 @click.option("--temperature", type=click.FloatRange(0, 100), help="0 always takes the likeliest token.")
-@click.option("--seed", type=int)
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer, tokens.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 2), help="Makes the same answer again.")
+@click.option("--max-tokens", type=click.IntRange(1, 2**31 - 1), help="Longest answer, tokens.")
 @click.option("--verbose", is_flag=True, help="Print tokens and speed after a single answer too.")
 @deployment_options
 @output_options
@@ -58,7 +58,7 @@ def command(
     chat = _Chat(supervisor_of(deployment, found), deployment.label, system, sampling)
     question = " ".join(prompt)
     if not question and not sys.stdin.isatty():
-        question = sys.stdin.read().strip()
+        question = sys.stdin.buffer.read().decode(errors="replace").strip()
         if not question:
             raise InvalidInputError("nothing was asked.", f'servolt run {deployment.label} "What is TTFT?"')
     with asyncio.Runner() as runner:

@@ -18,6 +18,7 @@ from servolt.model import Model
 from servolt.serve.catalogue import Catalogue, Offer
 from servolt.serve.fleet import Fleet
 from servolt.serve.run import DEFAULT_PORT, Listener, listen, serve
+from servolt.serve.supervisor import State, Supervisor
 from servolt.sources import list_models
 from servolt.units import format_bytes, format_count, format_duration, parse_duration
 
@@ -55,7 +56,7 @@ def command(
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     keep_alive_s = settings.resolve("keep_alive", _seconds(keep_alive)).value
     fleet = Fleet(
-        Catalogue.of(pairs), supervisor_of, keep_alive_s=keep_alive_s, max_queue=settings.resolve("max_queue").value
+        Catalogue.of(pairs), _reporting, keep_alive_s=keep_alive_s, max_queue=settings.resolve("max_queue").value
     )
     listener = _listener(host, port, exposed)
     if not models:
@@ -71,6 +72,17 @@ def _run(serving: Coroutine[None, None, None]) -> None:
         asyncio.run(serving)
     else:
         uvloop.run(serving)
+
+
+def _reporting(deployment: Deployment, model: Model) -> Supervisor:
+    """An engine that dies is told at once, not only to the next one who asks."""
+
+    def report(state: State) -> None:
+        if state is State.FAILED and supervisor.error is not None:
+            say(f"Warning: {deployment.label}: {supervisor.error} It is started anew when it is asked for.")
+
+    supervisor = supervisor_of(deployment, model, report)
+    return supervisor
 
 
 def _pairs(models: tuple[str, ...], flags: Mapping[str, Any]) -> list[tuple[Deployment, Model]]:

@@ -60,6 +60,9 @@ def _show_measurement(name: str, recompute: bool, out: Output) -> None:
                 f"the results of {one.id[:12]} do not follow from its raw samples.",
                 "The files were changed, or another version computed them: its tool_version says which.",
             )
+        if out.format == "quiet":
+            out.text(one.id)
+            return
         if out.for_people:
             out.text(f"{one.id[:12]}: computed again from the raw samples, the same {len(again):,} bytes.")
             return
