@@ -18,7 +18,6 @@ import uvloop
 
 # Non-empty text, in either dialect: that is when a reader sees something.
 TEXT = re.compile(rb'"content":\s*"[^"]')
-NAP_S = 0.002  # half a step of the engine; only where no times are taken
 END = b"\r\n0\r\n\r\n"  # with the line end before it: a head may end in "max=100"
 
 
@@ -155,9 +154,6 @@ class Client:
             await self._connect()
         if self._asked.seconds:  # what runs then is cut off: a tail with fewer streams would be another load
             asyncio.get_running_loop().call_later(self._asked.seconds, self._stop)
-            while not self.finished.done():
-                time.sleep(NAP_S)  # noqa: ASYNC251 - so that it is not woken for every piece of 16 streams
-                await asyncio.sleep(0)
         await self.finished
         wall_s = time.perf_counter() - self._started
         for task in self._tasks:

@@ -6,6 +6,7 @@ each start of a model waits for it.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ def main(argv: list[str]) -> int:
     import xllamacpp
 
     parameters = _parameters(xllamacpp, asked)
+    _do_not_interrupt_each_other()
     try:
         server = xllamacpp.Server(parameters)
     except RuntimeError as error:
@@ -35,6 +37,18 @@ def main(argv: list[str]) -> int:
     os.read(woken, 1)
     # Freeing the server waits up to 30 s for a stream that is still read (2026.10.11549); nothing here needs saving.
     os._exit(0)
+
+
+def _do_not_interrupt_each_other() -> None:
+    """The threads made from here on wait for a free processor when they wake, in place of taking a busy one.
+
+    Each token wakes the thread that sends it. On two cores, with the gateway on the other one, these took the core of
+    the thread that computes: 16 streams of the guide gave 0.89 of the tokens they give without a gateway, so it is
+    1.00 (26 pairs, Linux 6.18).
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a sandbox may refuse it; then all is as before
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _wake_on(*signals: int) -> int:
