@@ -35,23 +35,24 @@ class Connections:
         self._all: set[Connection] = set()
         self._opening: asyncio.Task[None] | None = None
         self._stays_open: bool | None = None  # after a stream; None until it has been seen
+        self._loop = asyncio.get_running_loop()  # asked once: each asking is a system call on Python 3.11
 
     async def open(self) -> "Connection":
         """Raises OSError (TimeoutError among them) where nobody takes connections."""
-        now = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_open and now - connection.used_at < IDLE_S:
+            if connection.is_open and self._loop.time() - connection.used_at < IDLE_S:
                 return connection
             connection.abort()
         return await self._connect()
 
     async def _connect(self) -> "Connection":
         async with asyncio.timeout(CONNECT_S):
-            _, made = await asyncio.get_running_loop().create_connection(
-                lambda: Connection(self), self._host, self._port, ssl=self._ssl
-            )
+            _, made = await self._loop.create_connection(self._new, self._host, self._port, ssl=self._ssl)
         return made
+
+    def _new(self) -> "Connection":
+        return Connection(self, self._loop)
 
     def close(self) -> None:
         if self._opening is not None:
@@ -66,7 +67,7 @@ class Connections:
         if self._stays_open or not connection.streamed:
             self._idle.append(connection)
         elif self._stays_open is None:
-            asyncio.get_running_loop().call_later(PROBATION_S, self._learn, connection)
+            self._loop.call_later(PROBATION_S, self._learn, connection)
         else:
             connection.abort()
             self._spare()
@@ -77,7 +78,7 @@ class Connections:
         Under load others are on their way, and opening one beside them costs more than it saves.
         """
         if not self._idle and self._opening is None and len(self._all) <= 1:
-            self._opening = asyncio.get_running_loop().create_task(self._open_spare())
+            self._opening = self._loop.create_task(self._open_spare())
 
     async def _open_spare(self) -> None:
         try:
@@ -99,9 +100,9 @@ class Connections:
 class Connection(asyncio.Protocol):
     """One request at a time: `ask`, then `read` until it returns nothing, then `release`."""
 
-    def __init__(self, pool: Connections) -> None:
+    def __init__(self, pool: Connections, loop: asyncio.AbstractEventLoop) -> None:
         self._pool = pool
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._waiter: asyncio.Future[None] | None = None
         self._watchdog: asyncio.TimerHandle | None = None
         self._error: Exception | None = None

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-import secrets
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from random import getrandbits
 from time import monotonic
 from typing import Any
 
@@ -52,6 +52,7 @@ class Exchange:
         "scope",
         "started",
         "status",
+        "worker",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,11 +65,12 @@ class Exchange:
         self.started = False  # the status line has been sent
         self.ended = False  # the whole answer has been sent
         self.gone = False  # the client has left
+        self.worker: asyncio.Task[None] | None = None  # who answers, where that can be cancelled
         self.cut: ServoltError | None = None  # why the gateway itself ends this answer early
         self.status = 0
         self.report: list[Row] = []
         self.busy_since: float | None = None  # waiting for the client since then: for its body, or for it to read
-        self.request_id = secrets.token_hex(12)
+        self.request_id = f"{getrandbits(96):024x}"  # to find it in a log; nothing is kept safe by it
 
     @property
     def _state(self) -> MutableMapping[str, Any]:
@@ -147,7 +149,7 @@ class Exchange:
 
     def _watch_client(self) -> None:
         """From here on the work is cancelled as soon as the client has left."""
-        worker = asyncio.current_task()
+        worker = self.worker
         assert worker is not None
 
         def left() -> None:

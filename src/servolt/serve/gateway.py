@@ -104,7 +104,7 @@ class Gateway:
         """Cancels the work when the client leaves: in the queue, in a prefill, in a decode."""
         task = asyncio.current_task()
         assert task is not None
-        self._open[exchange] = task
+        self._open[exchange] = exchange.worker = task
         self._sweep_soon()
         try:
             await route(exchange, self.fleet)

@@ -77,10 +77,13 @@ class Generation:
 
     async def answer(self, request: GenerationRequest, *, then: Then | None = None) -> Answer:
         """A whole answer. `then` is called while its place in the engine is still held."""
-        async with self.resident.place(self._keep_alive_s) as self.load_s:
+        self.load_s = await self.resident.enter(self._keep_alive_s)
+        try:
             answer = await self.resident.generate(request)
             if then is not None:
                 await then(answer)
+        finally:
+            self.resident.leave()
         self._finished(answer.finished)
         return answer
 

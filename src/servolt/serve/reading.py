@@ -23,49 +23,49 @@ _REASONS: dict[str, FinishReason] = {
 }
 
 
-class _CachedTokens(msgspec.Struct):
+class _CachedTokens(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_tokens_details: _CachedTokens | None = None
 
 
-class _Timings(msgspec.Struct):
+class _Timings(msgspec.Struct, gc=False):
     prompt_ms: float | None = None
     predicted_ms: float | None = None
 
 
-class _Message(msgspec.Struct):
+class _Message(msgspec.Struct, gc=False):
     content: str | None = None
     reasoning_content: str | None = None
     tool_calls: msgspec.Raw = msgspec.Raw()
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     delta: _Message | None = None
     text: str | None = None
     finish_reason: str | None = None
     logprobs: msgspec.Raw = msgspec.Raw()
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] = []
     usage: _Usage | None = None
     timings: msgspec.Raw = msgspec.Raw()
     error: msgspec.Raw = msgspec.Raw()
 
 
-class _Fault(msgspec.Struct):
+class _Fault(msgspec.Struct, gc=False):
     message: str = ""
     type: str = ""
     n_prompt_tokens: int | None = None
     n_ctx: int | None = None
 
 
-class _FaultBody(msgspec.Struct):
+class _FaultBody(msgspec.Struct, gc=False):
     error: _Fault | str = ""
 
 

@@ -55,7 +55,29 @@ class Upstream:
 
     async def batches(self, request: GenerationRequest) -> AsyncGenerator[list[Event]]:
         """The same, with all events that arrived together in one list. Leaving it early aborts the engine's work."""
-        reader = EventReader()
+        answering = await self._ask(request)
+        try:
+            while batch := await answering.more():
+                yield batch
+        finally:
+            answering.leave()
+
+    async def generate(self, request: GenerationRequest) -> Answer:
+        """The whole answer at once.
+
+        The engine is asked for a stream all the same: llama.cpp looks whether its client has left when it writes, and
+        for an answer in one piece it went on for 1.8 to 2.0 s.
+        """
+        answering = await self._ask(request)
+        events: list[Event] = []
+        try:
+            while batch := await answering.more():
+                events += batch
+        finally:
+            answering.leave()
+        return answer_of(events)
+
+    async def _ask(self, request: GenerationRequest) -> "_Answering":
         route = "/v1/completions" if request.messages is None else "/v1/chat/completions"
         connection = await self._open()
         status, asked_at = 0, monotonic()
@@ -63,12 +85,6 @@ class Upstream:
             status = await connection.ask(self._post(route, _body(request)), stream=True)
             if status != 200:
                 raise refusal_of(status, await connection.read_all())
-            while not reader.done and (data := await connection.read()):
-                if batch := reader.feed(data):
-                    yield batch
-            if not reader.done:
-                yield reader.close()
-            connection.release()
         except OSError as error:
             connection.abort()
             if not status and monotonic() - asked_at < DYING_S:
@@ -77,18 +93,7 @@ class Upstream:
         except BaseException:
             connection.abort()
             raise
-
-    async def generate(self, request: GenerationRequest) -> Answer:
-        """The whole answer at once.
-
-        The engine is asked for a stream all the same: llama.cpp looks whether its client has left when it writes, and
-        for an answer in one piece it went on for 1.8 to 2.0 s.
-        """
-        events: list[Event] = []
-        async with aclosing(self.batches(request)) as batches:
-            async for batch in batches:
-                events += batch
-        return answer_of(events)
+        return _Answering(connection)
 
     async def embed(self, request: EmbeddingRequest) -> tuple[list[list[float]], int | None]:
         """One vector for each text, and the tokens that were read; None where the engine did not count them."""
@@ -129,6 +134,40 @@ class Upstream:
             return await self._connections.open()
         except OSError as error:
             raise NotReachedError("The engine takes no connections.", "Ask again: it is started anew.") from error
+
+
+class _Answering:
+    """An answer that has begun: `more` until it returns nothing, and `leave` whatever happened."""
+
+    __slots__ = ("_connection", "_ended", "_reader")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._reader = EventReader()
+        self._ended = False
+
+    async def more(self) -> list[Event]:
+        """All events that have arrived together; nothing after Finished. Raises RefusedError, EngineLostError."""
+        reader = self._reader
+        if self._ended:
+            return []
+        try:
+            while data := await self._connection.read():
+                if events := reader.feed(data):
+                    self._ended = reader.done
+                    return events
+        except OSError as error:
+            raise _lost(error) from error
+        last = reader.close()
+        self._ended = True
+        return last
+
+    def leave(self) -> None:
+        """Before the end, it aborts the engine's work."""
+        if self._ended:
+            self._connection.release()
+        else:
+            self._connection.abort()
 
 
 def _body(request: GenerationRequest) -> bytes:
