@@ -51,7 +51,7 @@ class Elsewhere:
 def model() -> Model:
     sizes = dict.fromkeys(
         (
-            *("file_bytes", "parameters", "weights_bytes", "num_layers", "hidden_size", "intermediate_size"),
+            *("file_bytes", "total_params", "weights_bytes", "num_layers", "hidden_size", "intermediate_size"),
             *("num_heads", "num_kv_heads", "head_dim_k", "head_dim_v", "vocab_size", "max_position_embeddings"),
         ),
         0,

@@ -154,5 +154,27 @@ def test_what_will_go_wrong_is_said_before(guide: Model, settings: dict[str, obj
     assert codes(guide, **settings) == expected
 
 
+@pytest.mark.parametrize(
+    ("slots", "context", "expected"),
+    [
+        (256, 256, set()),
+        (257, 256, {"too_many_sequences"}),
+        (1, 2**31 - 256, set()),
+        (1, 2**31 - 255, {"too_many_cells"}),
+        (4, 2**29 - 1, {"too_many_cells"}),  # each is rounded up, and together they are 2**31
+        (2, 2_000_000_000, {"too_many_cells"}),
+    ],
+)
+def test_numbers_that_the_engine_does_not_start_with_are_errors(
+    guide: Model, slots: int, context: int, expected: set[str]
+) -> None:
+    found = codes(guide, max_num_seqs=slots, max_model_len=context)
+    assert {code for code, severity in found.items() if severity == "error"} == expected
+
+
+def test_what_a_program_of_the_users_own_was_built_for_is_not_known(guide: Model) -> None:
+    assert "too_many_sequences" not in codes(guide, max_num_seqs=300, engine_executable="/opt/llama-server")
+
+
 def test_a_model_of_another_format_is_a_problem(guide: Model) -> None:
     assert codes(guide.model_copy(update={"format": "replay"})) == {"model_format": "error"}

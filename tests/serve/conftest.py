@@ -19,7 +19,7 @@ from servolt.serve.gateway import Gateway
 Script = Callable[["Work"], Coroutine[Any, Any, None]]
 
 SIZES = (
-    *("file_bytes", "parameters", "weights_bytes", "num_layers", "hidden_size", "intermediate_size"),
+    *("file_bytes", "total_params", "weights_bytes", "num_layers", "hidden_size", "intermediate_size"),
     *("num_heads", "num_kv_heads", "head_dim_k", "head_dim_v", "vocab_size", "max_position_embeddings"),
 )
 

@@ -44,7 +44,8 @@ def test_what_is_not_honoured_is_reported() -> None:
         ({"use_mmap": 1}, 'option "use_mmap" must be of type boolean'),
         ({"temperature": -0.1}, "temperature must be between 0 and 100"),
         ({"top_p": 1.1}, "top_p must be between 0 and 1"),
-        ({"num_predict": 1e300}, "num_predict must be between"),
+        ({"num_predict": 1e300}, "num_predict must be a number of tokens up to 2,147,483,647, or -1 for no limit"),
+        ({"num_predict": -3}, "-2 and 0 mean the same as -1"),
         ({"seed": 2**70}, "seed must be between"),
         ({"stop": ["x"] * 65}, "at most 64"),
         ({"stop": [""]}, "1 to 1024 characters"),
@@ -86,12 +87,12 @@ def test_keep_alive_takes_seconds_and_durations(value: Any, seconds: float | Non
     assert keep_alive_s(value) == seconds
 
 
-@pytest.mark.parametrize("value", [1e300, float("inf"), float("nan")])
+@pytest.mark.parametrize("value", [1e300, float("inf"), float("nan"), "100000h"])
 def test_a_keep_alive_beyond_all_bounds_is_for_ever(value: float) -> None:
     assert keep_alive_s(value) == -1.0
 
 
-@pytest.mark.parametrize("value", ["soon", True, [], {"a": 1}])
+@pytest.mark.parametrize("value", ["soon", True, [], {"a": 1}, "nan", "inf"])
 def test_a_keep_alive_that_is_none_is_refused(value: Any) -> None:
     with pytest.raises(RefusedError):
         keep_alive_s(value)

@@ -25,6 +25,14 @@ from servolt.sources import find_model
 
 Supervise = Callable[..., Supervisor]
 
+# As llama.cpp (xllamacpp 2026.10.11549) logs it: the cause, then what followed from it.
+FAILED_START = """\
+0.00.003.470 W srv          init: security: no API key is set
+0.00.029.940 E llama_init_from_model: failed to initialize the context: n_seq_max must be <= 256
+0.00.029.951 E cmn  common_init_: failed to create context with model 'm.gguf'
+0.00.039.191 E srv          init: exiting due to model loading error
+"""
+
 
 def replay_command(law: str = "replay") -> Command:
     deployment = Deployment.of(law, engine="replay")
@@ -155,6 +163,29 @@ def test_an_engine_that_ends_by_itself_shows_its_exit_code_and_its_last_words(su
         assert "no room for the weights" in refused.value.cause
         assert supervisor.state is State.FAILED
         assert supervisor.error is refused.value
+
+    within(30, work)
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        (FAILED_START, "failed to initialize the context: n_seq_max must be <= 256."),
+        ("Traceback (most recent call last):\n  File x\nOverflowError: too large\n", "OverflowError: too large."),
+        (
+            "0.00.026.567 W srv          init: disabling\nx.cpp:12: GGML_ASSERT(n) failed\n",
+            "x.cpp:12: GGML_ASSERT(n) failed.",
+        ),
+    ],
+)
+def test_of_a_start_that_fails_the_cause_is_quoted_and_nothing_else(supervise: Supervise, log: str, said: str) -> None:
+    program = f"import sys; sys.stderr.write({log!r}); sys.exit(1)"
+    command = Command(argv=(sys.executable, "-c", program), engine="test", deployment_digest="0" * 64)
+
+    async def work() -> None:
+        with pytest.raises(EngineError) as refused:
+            await supervise(command).ensure_ready()
+        assert refused.value.cause.endswith(f"before it was ready. Its log says: {said}")
 
     within(30, work)
 

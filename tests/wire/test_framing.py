@@ -52,6 +52,25 @@ def test_ollama_streams_one_object_a_line_and_ends_with_the_counts(served: Any, 
     assert ("context" in end) == (path == "/api/generate")
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_one_token_has_no_time_of_its_own(served: Any, stream: bool) -> None:
+    """The engine says a microsecond, from which clients would compute a million tokens/s."""
+    body = {"model": "guide", "messages": MESSAGES, "stream": stream, "options": {"num_predict": 1}}
+    end = json.loads(ask(served, "/api/chat", body)[2].splitlines()[-1])
+    assert end["eval_count"] == 1
+    assert "eval_duration" not in end
+    assert end["prompt_eval_duration"] > 0
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999"])
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+def test_a_number_that_is_none_is_no_json(served: Any, path: str, number: bytes) -> None:
+    body = b'{"model":"guide","temperature":%b,"options":{"temperature":%b},"messages":%b}'
+    status, _, content = split(served.raw("POST", path, body % (number, number, json.dumps(MESSAGES).encode())))
+    assert status == 400
+    assert b"The body is not JSON" in content
+
+
 def test_openai_streams_events_in_the_order_that_its_clients_expect(served: Any) -> None:
     body = {"model": "guide", "messages": MESSAGES, "max_tokens": 4, "stream": True}
     status, headers, content = ask(served, "/v1/chat/completions", body | {"stream_options": {"include_usage": True}})
@@ -99,6 +118,26 @@ def test_head_is_get_without_the_body(served: Any, path: str) -> None:
     data = served.raw("HEAD", path)
     assert data.startswith(b"HTTP/1.1 200 OK\r\n")
     assert data.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        ("HEAD", "/", ""),
+        ("HEAD", "/api/version", ""),
+        ("OPTIONS", "/api/chat", "Origin: http://localhost:3000\r\n"),
+    ],
+)
+def test_an_answer_without_a_body_comes_at_once_on_a_connection_that_stays_open(
+    served: Any, method: str, path: str, headers: str
+) -> None:
+    with served.open(method, path, headers=headers) as connection:
+        data = b""
+        while not data.endswith(b"\r\n\r\n"):
+            piece = connection.recv(65536)
+            assert piece
+            data += piece
+    assert data.startswith(b"HTTP/1.1 20")
 
 
 def test_the_root_says_what_ollamas_clients_look_for(served: Any) -> None:

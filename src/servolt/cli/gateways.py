@@ -1,11 +1,11 @@
-"""The gateways of this user that run now, for `ps` and `stop`."""
+"""The gateways of this user that run now, for `ps`, `stop`, and `serve` where a port is taken."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx2
 import psutil
 
 from servolt import settings
@@ -24,6 +24,13 @@ class RunningGateway:
     started: str
     models: tuple[str, ...]
     process_started: float | None  # seconds since the epoch, as the system tells it
+
+    @property
+    def port(self) -> int | None:
+        try:
+            return urlsplit(self.url).port
+        except ValueError:  # a file that somebody else wrote
+            return None
 
     @property
     def is_alive(self) -> bool:
@@ -45,6 +52,8 @@ class RunningGateway:
         self._ask("POST", "/api/generate", {"model": model, "keep_alive": 0})
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        import httpx2  # dear, and only needed where a gateway runs
+
         try:
             answer = httpx2.request(method, self.url + path, json=body, timeout=ANSWER_S)
             answer.raise_for_status()

@@ -9,15 +9,20 @@ from typing import Any
 import click
 
 from servolt import __version__, registry, settings
+from servolt.cli.address import bound, holder_of, read_address
+from servolt.cli.completion import complete_model
 from servolt.cli.deployment import deployment_options, read_deployment
+from servolt.cli.dry_run import show_dry_run
 from servolt.cli.engine import checked_model, supervisor_of
+from servolt.cli.formats import is_json, require_text_or_json
 from servolt.cli.output import Output, output_options, say
 from servolt.deployment import Deployment
-from servolt.errors import InvalidInputError
+from servolt.errors import ConditionFailedError, InvalidInputError, ModelFileError
 from servolt.model import Model
+from servolt.serve.abilities import abilities
 from servolt.serve.catalogue import Catalogue, Offer
 from servolt.serve.fleet import Fleet
-from servolt.serve.run import DEFAULT_PORT, Listener, listen, serve
+from servolt.serve.run import DEFAULT_PORT, Listener, serve
 from servolt.serve.supervisor import State, Supervisor
 from servolt.sources import list_models
 from servolt.units import format_bytes, format_count, format_duration, parse_duration
@@ -26,12 +31,13 @@ __all__ = ["command"]
 
 
 @click.command()
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete_model)
 @click.option("--host", help="Address to listen on, HOST or HOST:PORT. [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; without it 11434, or the next free one.")
 @click.option("--exposed", is_flag=True, help="Allow an address that other machines can reach.")
 @click.option("--keep-alive", help="How long an idle model stays loaded: 5m, 300, -1 for ever.")
-@click.option("--dry-run", is_flag=True, help="Print the commands that would be started, and leave.")
+@click.option("--force", is_flag=True, help="Start a model even where the plan says that it does not fit.")
+@click.option("--dry-run", is_flag=True, help="Print what would be started, and leave.")
 @deployment_options
 @output_options
 def command(
@@ -40,6 +46,7 @@ def command(
     port: int | None,
     exposed: bool,
     keep_alive: str | None,
+    force: bool,
     dry_run: bool,
     flags: Mapping[str, Any],
     out: Output,
@@ -49,19 +56,22 @@ def command(
     The first MODEL is loaded at once, the others when they are first asked for. Without MODEL, every model that
     `servolt list` shows is served, the built-in guide first.
     """
-    pairs = _pairs(models, flags)
+    require_text_or_json(out, "what is served")
+    catalogue = Catalogue.of(_pairs(models, flags, force=force))
+    keep_alive_s = settings.resolve("keep_alive", _seconds(keep_alive)).value
+    address, wanted_port = read_address(host, port)
+    max_queue = settings.resolve("max_queue").value
+    listener = bound(address, wanted_port, exposed=exposed)
     if dry_run:
-        out.text("\n".join(_shell(deployment, model) for deployment, model in pairs))
+        listener.socket.close()
+        show_dry_run(out, catalogue, None if wanted_port == 0 else listener.url, keep_alive_s)
         return
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-    keep_alive_s = settings.resolve("keep_alive", _seconds(keep_alive)).value
-    fleet = Fleet(
-        Catalogue.of(pairs), _reporting, keep_alive_s=keep_alive_s, max_queue=settings.resolve("max_queue").value
-    )
-    listener = _listener(host, port, exposed)
+    reports = _Reports()
+    fleet = Fleet(catalogue, reports.supervise, keep_alive_s=keep_alive_s, max_queue=max_queue)
     if not models:
         say('no model given: serving the built-in "guide", which only knows this product and the words of its field.')
-    _run(_serve(fleet, listener, out))
+    _run(_serve(fleet, listener, reports, out))
 
 
 def _run(serving: Coroutine[None, None, None]) -> None:
@@ -74,27 +84,37 @@ def _run(serving: Coroutine[None, None, None]) -> None:
         uvloop.run(serving)
 
 
-def _reporting(deployment: Deployment, model: Model) -> Supervisor:
-    """An engine that dies is told at once, not only to the next one who asks."""
+class _Reports:
+    """An engine that dies is told at once, not only to the next one who asks; at the very start the error says it."""
 
-    def report(state: State) -> None:
-        if state is State.FAILED and supervisor.error is not None:
-            say(f"Warning: {deployment.label}: {supervisor.error} It is started anew when it is asked for.")
+    def __init__(self) -> None:
+        self.has_begun = False
 
-    supervisor = supervisor_of(deployment, model, report)
-    return supervisor
+    def supervise(self, deployment: Deployment, model: Model) -> Supervisor:
+        def report(state: State) -> None:
+            if self.has_begun and state is State.FAILED and supervisor.error is not None:
+                say(f"Warning: {deployment.label}: {supervisor.error} It is started anew when it is asked for.")
+
+        supervisor = supervisor_of(deployment, model, report)
+        return supervisor
 
 
-def _pairs(models: tuple[str, ...], flags: Mapping[str, Any]) -> list[tuple[Deployment, Model]]:
+def _pairs(models: tuple[str, ...], flags: Mapping[str, Any], *, force: bool) -> list[tuple[Deployment, Model]]:
+    """Where nobody named a model, those that can't be served are left out with a word, so that the others are."""
     if models:
-        deployments = [read_deployment(name, flags) for name in models]
-    else:
-        deployments = [read_deployment(deployment.label, flags) for deployment, _ in list_models()]
-    return [(deployment, checked_model(deployment)) for deployment in deployments]
-
-
-def _shell(deployment: Deployment, model: Model) -> str:
-    return registry.launcher("process").render(registry.engine(deployment.engine).command(deployment, model))
+        named = [read_deployment(name, flags) for name in models]
+        return [(deployment, checked_model(deployment, force=force)) for deployment in named]
+    found, last = [], None
+    for listed, _ in list_models():
+        deployment = read_deployment(listed.label, flags)
+        try:
+            found.append((deployment, checked_model(deployment, force=force)))
+        except (ConditionFailedError, ModelFileError) as error:
+            say(f"Warning: {deployment.label} is not served: {error}")
+            last = error
+    if not found and last is not None:
+        raise last
+    return found
 
 
 def _seconds(keep_alive: str | None) -> float | None:
@@ -104,24 +124,12 @@ def _seconds(keep_alive: str | None) -> float | None:
         raise InvalidInputError(f"--keep-alive: {error}.", "Write 5m, 300 or -1.") from error
 
 
-def _listener(host: str | None, port: int | None, exposed: bool) -> Listener:
-    """A port that somebody named is never replaced by another."""
-    found = settings.resolve("host", host)
-    name, _, named_port = str(found.value or "").rpartition(":")
-    if not name and found.value is not None:
-        name, named_port = str(found.value), ""
-    if port is None and named_port.isdigit():
-        port = int(named_port)
-    if port is not None and port > 65535:
-        raise InvalidInputError(f"{port} is no port.", "Ports lie between 0 and 65535.")
-    return listen((name or "127.0.0.1").strip("[]"), port, exposed=exposed)
-
-
-async def _serve(fleet: Fleet, listener: Listener, out: Output) -> None:
+async def _serve(fleet: Fleet, listener: Listener, reports: _Reports, out: Output) -> None:
     first = next(iter(fleet.catalogue))
     if listener.moved:
-        bare = listener.url.removeprefix("http://")
-        say(f"port {DEFAULT_PORT} is taken; this gateway listens on {listener.port}. Clients: OLLAMA_HOST={bare}")
+        bare, holder = listener.url.removeprefix("http://"), holder_of(DEFAULT_PORT)
+        taken = f"port {DEFAULT_PORT} is taken{f' by {holder}' if holder else ''}"
+        say(f"{taken}; this gateway listens on {listener.port}. Clients: OLLAMA_HOST={bare}")
     loading = asyncio.create_task(_load(fleet, first))
 
     def on_ready() -> None:
@@ -141,6 +149,7 @@ async def _serve(fleet: Fleet, listener: Listener, out: Output) -> None:
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
         await loading
+    reports.has_begun = True
     await serving
     loading.cancel()
     say("stopped")
@@ -155,27 +164,35 @@ async def _load(fleet: Fleet, offer: Offer) -> None:
     model, deployment = offer.model, offer.deployment
     engine = registry.engine(deployment.engine)
     say(
-        f"[1/3] model   {offer.name}, {format_count(model.parameters)} parameters, {model.quantization}, "
+        f"[1/3] model   {offer.name}, {format_count(model.total_params)} parameters, {model.quantization}, "
         f"{format_bytes(model.file_bytes)}"
     )
     resident = fleet.resident(offer)
     seconds = await resident.load()
     server = resident.server
     threads = resident.supervisor.effective.get("threads")
+    beside = "" if threads is None else ", 1 thread" if threads == 1 else f", {threads} threads"
     say(
         f"[2/3] engine  {deployment.engine} {engine.version or ''}, process {server.pid if server else '?'}"
-        f"{f', {threads} threads' if threads else ''}, ready in {format_duration(seconds)}"
+        f"{beside}, ready in {format_duration(seconds)}"
     )
 
 
 def _ready(listener: Listener, fleet: Fleet, out: Output) -> None:
     url = listener.url
-    if out.format in ("json", "jsonl"):
+    if is_json(out):
         ready = {"schema": "servolt.ready/1", "tool_version": __version__, "url": url}
         out.text(json.dumps({**ready, "models": [name for offer in fleet.catalogue for name in offer.names]}))
         return
-    name = fleet.catalogue.offers[0].names[-1]
-    body = json.dumps({"model": name, "prompt": "What is TTFT?"})
     say(f"[3/3] ready   OpenAI {url}/v1    Ollama {url}")
-    say(f"try:  curl {url}/api/generate -d '{body}'")
+    say(f"try:  curl {url}{_first_request(fleet.catalogue.offers[0])}")
     say("Ctrl-C stops.")
+
+
+def _first_request(offer: Offer) -> str:
+    """A path and a body that this model can answer."""
+    name = offer.names[-1]
+    if "embedding" in abilities(offer.model):
+        return f"/api/embed -d '{json.dumps({'model': name, 'input': 'Hello'})}'"
+    prompt = "What is TTFT?" if offer.model.name == "guide" else "Why is the sky blue?"
+    return f"/api/generate -d '{json.dumps({'model': name, 'prompt': prompt})}'"

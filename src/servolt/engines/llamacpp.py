@@ -25,6 +25,11 @@ DEFAULT_MAX_MODEL_LEN = 4096
 # The context of one slot is rounded up to this many tokens (llama.cpp pads the cells of the KV cache).
 CONTEXT_STEP = 256
 
+# LLAMA_MAX_SEQ of the build that is installed (xllamacpp 2026.10.11549): with one more it ends at its start.
+MOST_SEQUENCES = 256
+# The engine keeps the cells of all slots together as a 32-bit number.
+MOST_CELLS = 2**31 - 1
+
 # Resident memory of the runner beside weights, KV cache and compute buffers, from its RSS and the buffers it logs
 # (xllamacpp 2026.10.11549, CPython 3.11, x86-64 Linux): 36 MB when quiet, 40 MB after long prompts in every slot, and
 # the tokenizer's tables on top, from vocabularies of 2,000 to 150,000 tokens.
@@ -85,6 +90,7 @@ class LlamaCpp:
 
     def problems(self, deployment: Deployment, model: Model, accelerators: Sequence[Accelerator]) -> list[Problem]:
         found = [_not_gguf(model), _not_installed(deployment, self.version), _unknown_kv_dtype(deployment)]
+        found += [_too_many_sequences(deployment), _too_many_cells(deployment, model)]
         found += [_beyond_training(deployment, model), _padded(deployment, model)]
         found += [_too_many_threads(deployment, accelerators), _external_threads(deployment)]
         return [problem for problem in found if problem is not None]
@@ -169,9 +175,36 @@ def _beyond_training(deployment: Deployment, model: Model) -> Problem | None:
     )
 
 
+def _too_many_sequences(deployment: Deployment) -> Problem | None:
+    """What a program of the user's own was built for is not known."""
+    slots = max_num_seqs(deployment)
+    if deployment.engine_executable is not None or slots <= MOST_SEQUENCES:
+        return None
+    message = f"llama.cpp runs at most {MOST_SEQUENCES} sequences at the same time, and {slots:,} are asked."
+    remedy = f"Set max_num_seqs to {MOST_SEQUENCES} or less; further requests wait for their turn."
+    return Problem(code="too_many_sequences", severity="error", message=message, remedy=remedy)
+
+
+def _too_many_cells(deployment: Deployment, model: Model) -> Problem | None:
+    slots, each = max_num_seqs(deployment), _cells(deployment, model)
+    if slots * each <= MOST_CELLS:
+        return None
+    most = MOST_CELLS // slots // CONTEXT_STEP * CONTEXT_STEP
+    message = (
+        f"{slots:,} sequences of {each:,} tokens are {slots * each:,} cells of the KV cache, "
+        f"and llama.cpp counts to {MOST_CELLS:,}."
+    )
+    remedy = f"Set max_model_len to {most} or less, or take fewer max_num_seqs."
+    return Problem(code="too_many_cells", severity="error", message=message, remedy=remedy)
+
+
+def _cells(deployment: Deployment, model: Model) -> int:
+    """Of one sequence: its context, rounded up as the engine does."""
+    return -(-max_model_len(deployment, model) // CONTEXT_STEP) * CONTEXT_STEP
+
+
 def _padded(deployment: Deployment, model: Model) -> Problem | None:
-    asked = max_model_len(deployment, model)
-    given = -(-asked // CONTEXT_STEP) * CONTEXT_STEP
+    asked, given = max_model_len(deployment, model), _cells(deployment, model)
     if asked == given:
         return None
     message = f"llama.cpp gives each sequence {given:,} tokens of context where {asked:,} are asked."

@@ -15,11 +15,12 @@ def keep_alive_s(value: Any) -> float | None:
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise RefusedError("invalid", "keep_alive must be a number of seconds or a duration.", "Write 300 or 5m.")
+        cause = "keep_alive must be a number of seconds or a duration."
+        raise RefusedError("invalid", cause, "Write 300 or 5m.", param="keep_alive")
     try:
         seconds = parse_duration(value) if isinstance(value, str) else float(value)
     except (ValueError, OverflowError) as error:
         raise RefusedError("invalid", f"keep_alive: {error}.", "Write 300 or 5m.", param="keep_alive") from error
-    if seconds != seconds or abs(seconds) > MAX_KEEP_ALIVE_S:
+    if not abs(seconds) <= MAX_KEEP_ALIVE_S:
         return -1.0  # longer than anyone waits is for ever
     return seconds

@@ -163,6 +163,7 @@ def _fault(status: int, fault: _Fault) -> ServoltError:
     if too_large := _TOO_LARGE.search(fault.message):
         return _overflow(too_large[1], too_large[2])
     text = fault.message.strip() or f"The engine answered with status {status}."
+    text = text if text.endswith((".", "!", "?")) else f"{text}."
     if status in (501, 404) or fault.type == "not_supported_error":
         return RefusedError("unsupported", f"The engine can't do that: {text}", "Ask for something else.")
     if 400 <= status < 500:

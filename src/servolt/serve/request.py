@@ -8,7 +8,7 @@ import msgspec
 
 from servolt.serve.refusal import RefusedError
 
-__all__ = ["EmbeddingRequest", "GenerationRequest", "Row", "Sampling", "check_sampling"]
+__all__ = ["INT32_MAX", "EmbeddingRequest", "GenerationRequest", "Row", "Sampling", "check_sampling"]
 
 INT32_MAX = 2**31 - 1
 # llama.cpp reads 32 bits of the seed and takes the highest value as "random".
@@ -38,7 +38,7 @@ class Row(msgspec.Struct, frozen=True):
     """One line of the fidelity report: what was asked and what was done instead, and why."""
 
     parameter: str
-    action: Literal["dropped", "altered"]
+    action: Literal["dropped", "altered", "emulated"]
     asked: Any
     effective: Any
     reason: str

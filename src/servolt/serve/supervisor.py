@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import enum
 import json
+import re
 import secrets
 import signal
 import time
@@ -26,6 +27,9 @@ KEPT_LOGS = 50  # one for each start; a start writes about 1 kB
 ANNOUNCED = '{"event": "ready"'  # how the line starts in which an engine of ours says what holds
 QUOTED_LINES = 8  # of the log, in an error
 QUOTED_BYTES = 8192
+
+# llama.cpp's levels; of several errors at a start the first is the cause, and the others say what followed from it.
+_LEVEL = re.compile(r"^[\d.]+ ([EWID]) +(?:\w+ +)?(?:\w+: )?(.*)$")
 
 
 class State(enum.StrEnum):
@@ -219,8 +223,8 @@ class Supervisor:
                 self._on_change(state)
 
     def _error(self, kind: type[EngineError], what: str) -> EngineError:
-        words = _last_lines(self.log_path)
-        quote = f" Its last words: {words}" if words else ""
+        words = _words(self.log_path, is_starting=self.state is State.STARTING)
+        quote = f" Its log says: {words}{'' if words.endswith('.') else '.'}" if words else ""
         hint = "The system ends programs that way when memory runs out. " if "SIGKILL" in what else ""
         return kind(f"The engine {self.command.engine} {what}.{quote}", f"{hint}Its log is {self.log_path}.")
 
@@ -253,9 +257,17 @@ def _announced(log_path: Path | None) -> dict[str, Any]:
     return {}
 
 
-def _last_lines(log_path: Path | None) -> str:
+def _words(log_path: Path | None, *, is_starting: bool) -> str:
+    """Why it ended, as far as its log says: a start's first error, a traceback's last line, else the last lines."""
     lines = [line.strip() for line in _read(log_path)[-QUOTED_BYTES:].decode(errors="replace").splitlines()]
-    return " | ".join([line for line in lines if line and not line.startswith(ANNOUNCED)][-QUOTED_LINES:])
+    told = [(_LEVEL.match(line), line) for line in lines if line and not line.startswith(ANNOUNCED)]
+    errors = [match[2] for match, _ in told if match and match[1] == "E"]
+    if errors and is_starting:
+        return errors[0]
+    said = [line for match, line in told if not match or match[1] == "E"]  # no warning ends an engine
+    if any(line.startswith("Traceback ") for line in said):
+        return said[-1]
+    return " | ".join(said[-QUOTED_LINES:])
 
 
 def _read(log_path: Path | None) -> bytes:

@@ -68,7 +68,7 @@ def details(model: Model, *, extended: bool = False) -> dict[str, Any]:
         "format": model.format,
         "family": model.architecture,
         "families": [model.architecture],
-        "parameter_size": _parameter_size(model.parameters),
+        "parameter_size": _parameter_size(model.total_params),
         "quantization_level": model.quantization.upper(),
     }
     if extended:
@@ -87,7 +87,7 @@ def _model_info(model: Model) -> dict[str, Any]:
         key: value for key, value in model.metadata.items() if not key.startswith("tokenizer.chat_template")
     }
     info.setdefault("general.architecture", model.architecture)
-    info["general.parameter_count"] = model.parameters
+    info["general.parameter_count"] = model.total_params
     info.setdefault(f"{model.architecture}.context_length", model.max_position_embeddings)
     info.setdefault(f"{model.architecture}.embedding_length", model.hidden_size)
     return info

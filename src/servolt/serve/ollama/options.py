@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from servolt.serve.refusal import RefusedError
-from servolt.serve.request import Row, Sampling, check_sampling
+from servolt.serve.request import INT32_MAX, Row, Sampling, check_sampling
 
 __all__ = ["check_context", "response_format", "sampling_of", "uncut_rows"]
 
@@ -32,7 +32,6 @@ _LOADING: dict[str, type] = {
     "draft_num_predict": int,
 }
 _TYPE_WORDS = {int: "integer", float: "float32", bool: "boolean"}
-_NAMES = {"max_tokens": "num_predict"}
 
 
 def sampling_of(options: Mapping[str, Any] | None) -> tuple[Sampling, list[Row]]:
@@ -53,11 +52,24 @@ def sampling_of(options: Mapping[str, Any] | None) -> tuple[Sampling, list[Row]]
             rows.append(Row(name, "dropped", value, None, "decided when the engine starts"))
         else:
             rows.append(Row(name[:100], "dropped", value, None, "no option that servolt knows"))
-    num_predict = values.pop("num_predict", -1)
+    most = _most_tokens(values.pop("num_predict", -1))
     values.pop("num_ctx", None)
-    sampling = Sampling(**values, max_tokens=num_predict if num_predict > 0 else None)  # 0 and below: no limit
-    check_sampling(sampling, _NAMES)
+    sampling = Sampling(**values, max_tokens=most)
+    check_sampling(sampling)
     return sampling, rows
+
+
+def _most_tokens(num_predict: int) -> int | None:
+    """-1 is no limit, -2 up to the end of the context: the context ends either. 0 sets nothing, as in Ollama."""
+    if not -2 <= num_predict <= INT32_MAX:
+        raise RefusedError(
+            "invalid",
+            f"num_predict must be a number of tokens up to {INT32_MAX:,}, or -1 for no limit but the context, "
+            f"not {str(num_predict)[:40]}.",
+            "Correct it, or leave it out. -2 and 0 mean the same as -1.",
+            param="options.num_predict",
+        )
+    return num_predict if num_predict > 0 else None
 
 
 def check_context(options: Mapping[str, Any] | None, max_model_len: int | None) -> list[Row]:

@@ -13,6 +13,7 @@ from servolt.serve.durations import keep_alive_s
 from servolt.serve.events import Answer
 from servolt.serve.exchange import Exchange
 from servolt.serve.fleet import Fleet
+from servolt.serve.forced_call import CallWriter, call_of, force
 from servolt.serve.generation import Generation
 from servolt.serve.ollama import models, options
 from servolt.serve.ollama.prompts import (
@@ -25,6 +26,7 @@ from servolt.serve.ollama.prompts import (
 from servolt.serve.ollama.wire import ChatBody, EmbedBody, GenerateBody, LineWriter, ShowBody, timestamp, whole
 from servolt.serve.refusal import RefusedError
 from servolt.serve.request import EmbeddingRequest, GenerationRequest
+from servolt.serve.tools import offered
 
 __all__ = ["ROUTES"]
 
@@ -83,12 +85,18 @@ async def chat(exchange: Exchange, fleet: Fleet) -> None:
     request.messages = chat_messages(body.messages)
     if body.tools:
         _require(offer, "tools", name)
-        request.tools = body.tools
+    tools = offered(body.tools, body.tool_choice)
+    request.tools = tools.tools or None
+    if tools.forced:
+        exchange.report += force(request, tools)
     generation = Generation(exchange, fleet.resident(offer), [request], fleet.telemetry, seconds)
     if body.stream is not False:
-        await generation.stream(LineWriter(name, is_chat=True, started=started))
+        writer = LineWriter(name, is_chat=True, started=started)
+        await generation.stream(CallWriter(writer) if tools.forced else writer)
         return
     answer = (await generation.answers())[0]
+    if tools.forced:
+        answer = call_of(answer)
     await exchange.reply(200, whole(name, answer, monotonic() - started, generation.load_s, is_chat=True))
 
 

@@ -51,7 +51,8 @@ class GenerateBody(msgspec.Struct):
 class ChatBody(msgspec.Struct):
     model: str | None = None
     messages: list[dict[str, Any]] | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: list[Any] | None = None
+    tool_choice: str | dict[str, Any] | None = None  # Ollama itself has none
     stream: bool | None = None
     format: Any = None
     keep_alive: Any = None
@@ -156,7 +157,11 @@ def whole(model: str, answer: Answer, total_s: float, load_s: float, *, is_chat:
 
 
 def final_fields(finished: Finished, total_s: float, load_s: float) -> dict[str, Any]:
-    """Durations in nanoseconds; what the engine did not count or time is absent."""
+    """Durations in nanoseconds; what the engine did not count or time is absent.
+
+    Its clock of decoding begins with the first token, which belongs to the prompt: for one token there is nothing to
+    time, and llama.cpp says a microsecond, from which clients would compute a speed.
+    """
     plain: dict[str, Any] = {
         "done": True,
         "done_reason": "stop" if finished.reason == "tool_calls" else finished.reason,  # as Ollama says it
@@ -170,7 +175,7 @@ def final_fields(finished: Finished, total_s: float, load_s: float) -> dict[str,
         plain["prompt_eval_duration"] = _nanoseconds(durations.prefill_s)
     if counts is not None:
         plain["eval_count"] = counts.output_tokens
-    if durations.decode_s is not None:
+    if durations.decode_s is not None and (counts is None or counts.output_tokens > 1):
         plain["eval_duration"] = _nanoseconds(durations.decode_s)
     return plain
 

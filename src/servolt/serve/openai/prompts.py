@@ -1,10 +1,11 @@
 """The four shapes of /v1/completions' prompt."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from servolt.serve.refusal import RefusedError
 
-__all__ = ["prompts_of"]
+__all__ = ["check_vocabulary", "prompts_of"]
 
 MAX_TOKEN = 2**31 - 1
 
@@ -30,6 +31,18 @@ def prompts_of(prompt: Any) -> list[str | list[int]]:
     if not found or not all(found):
         raise RefusedError("invalid", "prompt must hold at least one token.", "Send some text.", param="prompt")
     return found
+
+
+def check_vocabulary(prompts: Sequence[str | Sequence[int]], vocab_size: int) -> None:
+    """Raises RefusedError for a token that the model does not have. A size of 0 is not known."""
+    highest = max((max(prompt) for prompt in prompts if not isinstance(prompt, str)), default=0)
+    if vocab_size and highest >= vocab_size:
+        raise RefusedError(
+            "invalid",
+            f"prompt holds the token {highest:,}, and the model's vocabulary has {vocab_size:,}.",
+            "Take the tokens from this model's own tokenizer.",
+            param="prompt",
+        )
 
 
 def _are_tokens(value: Any) -> bool:

@@ -6,13 +6,15 @@ from typing import Any
 import msgspec
 
 from servolt.serve.abilities import abilities
-from servolt.serve.body import dropped_rows, fields_of, parse_object, text_of
+from servolt.serve.body import dropped_rows, fields_of, parse_object
 from servolt.serve.catalogue import Offer
 from servolt.serve.durations import keep_alive_s
 from servolt.serve.exchange import JSON, Exchange
 from servolt.serve.fleet import Fleet
+from servolt.serve.forced_call import CallWriter, call_of, force
 from servolt.serve.generation import Generation
-from servolt.serve.openai.prompts import prompts_of
+from servolt.serve.openai.messages import chat_messages
+from servolt.serve.openai.prompts import check_vocabulary, prompts_of
 from servolt.serve.openai.wire import (
     ChatBody,
     ChatWriter,
@@ -25,13 +27,13 @@ from servolt.serve.openai.wire import (
 )
 from servolt.serve.refusal import RefusedError
 from servolt.serve.request import GenerationRequest, Row, Sampling, check_sampling
+from servolt.serve.tools import Offered, offered
 
 __all__ = ["MODELS_PREFIX", "ROUTES", "model"]
 
 MODELS_PREFIX = "/v1/models/"
 
 MAX_CHOICES = 64  # of one request: prompts times n; each is a sequence of its own in the engine
-ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 TEMPLATE_VALUES = frozenset({"enable_thinking"})  # what a request may hand to a chat template
 
 # Fields that change nothing about the answer: nothing is lost by not reading them.
@@ -78,14 +80,20 @@ async def chat(exchange: Exchange, fleet: Fleet) -> None:
     body = fields_of(plain, ChatBody)
     name, offer = _find(fleet, body.model)
     exchange.report += dropped_rows(plain, _CHAT_FIELDS, _REASONS)
-    request = _chat_request(exchange, offer, body)
+    tools = _tools(offer, body)
+    request = _chat_request(exchange, body, tools)
+    if tools.forced:
+        exchange.report += force(request, tools)
     requests = _choices(request, _count(body))
     generation = Generation(exchange, fleet.resident(offer), requests, fleet.telemetry, keep_alive_s(body.keep_alive))
     identity = Identity.new("chatcmpl", exchange.request_id, name, offer.digest)
     if body.stream:
-        await generation.stream(ChatWriter(identity, include_usage=_include_usage(body)))
+        writer = ChatWriter(identity, include_usage=_include_usage(body))
+        await generation.stream(CallWriter(writer) if tools.forced else writer)
         return
     answers = await generation.answers()
+    if tools.forced:
+        answers = [call_of(answer) for answer in answers]
     await exchange.reply_bytes(200, chat_reply(identity, answers, logprobs=request.logprobs), (JSON,))
 
 
@@ -95,6 +103,7 @@ async def completions(exchange: Exchange, fleet: Fleet) -> None:
     name, offer = _find(fleet, body.model)
     exchange.report += dropped_rows(plain, _COMPLETION_FIELDS, _REASONS)
     prompts, count = prompts_of(body.prompt), _count(body)
+    check_vocabulary(prompts, offer.model.vocab_size)
     if len(prompts) * count > MAX_CHOICES:
         raise RefusedError(
             "invalid",
@@ -115,7 +124,18 @@ async def completions(exchange: Exchange, fleet: Fleet) -> None:
     await exchange.reply_bytes(200, reply, (JSON,))
 
 
-def _chat_request(exchange: Exchange, offer: Offer, body: ChatBody) -> GenerationRequest:
+def _tools(offer: Offer, body: ChatBody) -> Offered:
+    if body.tools and "tools" not in abilities(offer.model):
+        raise RefusedError(
+            "unsupported",
+            f"{offer.name} has no place for tools in its template.",
+            "Leave tools out, or ask a model made for them.",
+            param="tools",
+        )
+    return offered(body.tools, body.tool_choice)
+
+
+def _chat_request(exchange: Exchange, body: ChatBody, tools: Offered) -> GenerationRequest:
     if not body.messages:
         raise RefusedError("invalid", "messages must hold at least one message.", "Send one.", param="messages")
     if body.max_completion_tokens is not None:
@@ -124,19 +144,11 @@ def _chat_request(exchange: Exchange, offer: Offer, body: ChatBody) -> Generatio
     if body.logprobs:
         sampling.top_logprobs = body.top_logprobs or 0
     check_sampling(sampling, _NAMES)
-    if body.tools and "tools" not in abilities(offer.model):
-        raise RefusedError(
-            "unsupported",
-            f"{offer.name} has no place for tools in its template.",
-            "Leave tools out, or ask a model made for them.",
-            param="tools",
-        )
     return GenerationRequest(
-        messages=[_message(message, f"messages[{number}]") for number, message in enumerate(body.messages)],
+        messages=chat_messages(body.messages),
         sampling=sampling,
-        tools=body.tools or None,
-        tool_choice=body.tool_choice if body.tools else None,
-        parallel_tool_calls=body.parallel_tool_calls if body.tools else None,
+        tools=tools.tools or None,
+        parallel_tool_calls=body.parallel_tool_calls if tools.tools else None,
         response_format=_format(body.response_format),
         template_values=_template_values(exchange, body.chat_template_kwargs),
         logprobs=bool(body.logprobs),
@@ -193,34 +205,21 @@ def _sampling(body: SharedBody) -> Sampling:
     )
 
 
-def _message(message: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Text only, under a role that templates know. Tool calls stay as they are."""
-    role = message.get("role")
-    if role not in ROLES:
-        raise RefusedError(
-            "invalid", f"{place}.role must be one of {', '.join(sorted(ROLES))}.", "Correct it.", param=f"{place}.role"
-        )
-    plain: dict[str, Any] = {
-        "role": {"developer": "system", "function": "tool"}.get(str(role), role),
-        "content": text_of(message.get("content"), f"{place}.content"),
-    }
-    for name in ("tool_calls", "tool_call_id", "name"):
-        if message.get(name) is not None:
-            plain[name] = message[name]
-    return plain
-
-
 def _format(value: dict[str, Any] | None) -> dict[str, Any] | None:
     if value is None or value.get("type") == "text":
         return None
-    if value.get("type") not in ("json_object", "json_schema"):
-        raise RefusedError(
-            "invalid",
-            "response_format.type must be text, json_object or json_schema.",
-            "Correct it, or leave it out.",
-            param="response_format",
-        )
+    if value.get("type") == "json_object":
+        return value
+    if value.get("type") != "json_schema":
+        raise _wrong_format("response_format.type", "must be text, json_object or json_schema")
+    named = value.get("json_schema")
+    if not isinstance(named, dict) or not isinstance(named.get("schema"), dict):
+        raise _wrong_format("response_format.json_schema", 'must hold a "schema", which is an object')
     return value
+
+
+def _wrong_format(place: str, what: str) -> RefusedError:
+    return RefusedError("invalid", f"{place} {what}.", "Correct it, or leave response_format out.", param=place)
 
 
 def _template_values(exchange: Exchange, values: Mapping[str, Any] | None) -> dict[str, Any] | None:
