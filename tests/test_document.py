@@ -74,6 +74,28 @@ def test_text_that_is_no_yaml_is_refused() -> None:
         Deployment.from_yaml("a: [")
 
 
+@pytest.mark.parametrize(
+    ("schema", "told", "remedy"),
+    [
+        ("servolt.workload/2", "a newer servolt wrote it, as servolt.workload/2", "Update servolt"),
+        ("servolt.workload/0", "an older servolt wrote it", "the servolt that wrote it"),
+        ("servolt.plan/1", "'servolt.plan/1' stands where a servolt.workload/1 is needed", "servolt.workload/1"),
+        ("nonsense", "'nonsense' stands where", "servolt.workload/1"),
+    ],
+)
+def test_a_document_of_another_schema_is_told_by_its_name_and_number(schema: str, told: str, remedy: str) -> None:
+    # whatever else is in it: the fields of another schema are no faults of this one
+    with pytest.raises(InvalidInputError) as refusal:
+        Workload.from_json(json.dumps({"schema": schema, "levels": [1, 2]}))
+    assert refusal.value.cause.startswith(told)
+    assert remedy in refusal.value.remedy
+
+
+def test_a_newer_document_inside_another_is_told_too() -> None:
+    with pytest.raises(InvalidInputError, match=r"newer servolt wrote it, as servolt\.accelerator/7"):
+        Plan.from_plain({"accelerator": {"schema": "servolt.accelerator/7"}})
+
+
 def test_nan_is_no_value() -> None:
     with pytest.raises(InvalidInputError):
         Metrics.from_json('{"items": [{"metric": "ttft", "value": NaN, "unit": "s", "basis": "measured"}]}')

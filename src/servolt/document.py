@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from servolt.errors import InvalidInputError
 
@@ -56,7 +57,7 @@ class Document(Value):
         try:
             plain = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise InvalidInputError(f"not YAML: {error}.", "Correct the file.") from error
+            raise InvalidInputError(f"not YAML: {' '.join(str(error).split())}.", "Correct the file.") from error
         return cls.from_plain(plain)
 
     @classmethod
@@ -120,13 +121,45 @@ def _canonical(plain: Any) -> Any:
 
 
 def _refusal(cls: type[BaseModel], error: ValidationError) -> InvalidInputError:
-    faults = [
-        f"{'.'.join(map(str, fault['loc'])) or 'document'}: {fault['msg'].removeprefix('Value error, ')}"
-        for fault in error.errors(include_url=False)
-    ]
+    other = _other_schema(error)
+    if other is not None:
+        return other
+    faults = [_in_words(fault) for fault in error.errors(include_url=False)]
     more = f"; and {len(faults) - FAULTS_NAMED} more" if len(faults) > FAULTS_NAMED else ""
     name = cls.__name__.lower()
     return InvalidInputError(
         f"not a valid {name}: {'; '.join(faults[:FAULTS_NAMED])}{more}.",
         f"`servolt schema {name}` prints what a {name} holds.",
+    )
+
+
+def _in_words(fault: ErrorDetails) -> str:
+    """Where it is and what it is; of the whole file only what it is."""
+    where = ".".join(map(str, fault["loc"]))
+    said = {
+        "missing": "is missing",
+        "extra_forbidden": "is none of its fields",
+        "model_type": "is empty" if fault["input"] is None else "holds no names with values",
+    }.get(fault["type"], fault["msg"].removeprefix("Value error, ").removeprefix("Input "))
+    if where:
+        return f"{where} {said}" if said.startswith(("is ", "holds ", "should ")) else f"{where}: {said}"
+    return f"it {said}" if fault["type"] == "model_type" else said
+
+
+def _other_schema(error: ValidationError) -> InvalidInputError | None:
+    """Where a file says itself that it is of another kind, or of another number, its fields' faults are no news."""
+    fault = next((fault for fault in error.errors() if fault["loc"][-1:] == ("schema",) and "ctx" in fault), None)
+    if fault is None or not isinstance(fault["input"], str):
+        return None
+    given, own = fault["input"], fault["ctx"]["expected"].strip("'")
+    kind, _, number = given.rpartition("/")
+    own_kind, _, own_number = own.rpartition("/")
+    if kind != own_kind or not number.isdecimal():
+        return InvalidInputError(f"{given!r} stands where a {own} is needed.", f"Name a file of the kind {own}.")
+    if int(number) > int(own_number):
+        return InvalidInputError(
+            f"a newer servolt wrote it, as {given}; this one reads {own}.", "Update servolt, and read it again."
+        )
+    return InvalidInputError(
+        f"an older servolt wrote it, as {given}; this one reads {own} only.", "Read it with the servolt that wrote it."
     )

@@ -95,6 +95,10 @@ class Prediction(Value):
 class Validity(Value):
     verdict: Literal["valid", "degraded", "invalid"]
     flags: tuple[Problem, ...] = ()
+    evidence: Mapping[str, float] = Field(
+        default_factory=dict,
+        description="figures of the worst window by which it was judged, flag or no flag: seconds (_s) and shares",
+    )
 
 
 class Measurement(Document):

@@ -101,7 +101,8 @@ class Made:
             ]
             row = {
                 "i": i, "s_ns": s_ns, "d_ns": s_ns + round(self.lag_s * 1e9), "e_ns": times[-1], "n_in": self.n_in,
-                "n_out": self.n_out, "cached": 0, "prefill_ns": round(self.ttft_s * 1e9), "decode_ns": UNKNOWN,
+                "n_out": self.n_out, "cached": 0, "prefill_ns": round((self.ttft_s - self.lag_s) * 1e9),
+                "decode_ns": UNKNOWN,
                 "http_status": 200, "running_count": int(self.running_count), "outcome": 0, "finish_reason": 1,
             } | self.request  # fmt: skip
             rows.append([row[name] for name in REQUEST_COLUMNS])

@@ -6,8 +6,9 @@ import pytest
 
 from servolt.deployment import Deployment
 from servolt.document import digest
-from servolt.measure import IdlePower
+from servolt.measure import IdlePower, measurement_of
 from servolt.metrics import METRICS, Estimate
+from servolt.statistics import clopper_pearson
 from servolt.workload import Slo
 
 
@@ -25,7 +26,7 @@ def test_the_planted_truth_comes_back(made: Any) -> None:
     expected = {
         "ttft": 0.1, "ttft_service": 0.099, "tpot": 0.01, "itl": 0.01, "e2el": 0.2,
         "request_throughput": 20 / seconds, "output_throughput": 220 / seconds,
-        "total_throughput": 20 * 75 / seconds, "prefill_throughput": 640.0, "decode_throughput": 100.0,
+        "total_throughput": 20 * 75 / seconds, "prefill_throughput": 64 / 0.099, "decode_throughput": 100.0,
         "resident_memory": 10**8, "cpu_seconds_per_output_token": 0.5 * truth.duration_s / 220, "failed_share": 0.0,
     }  # fmt: skip
     for metric, value in expected.items():
@@ -118,15 +119,42 @@ def test_few_gaps_in_each_window_leave_the_windows_to_make_the_interval(made: An
     assert "jackknife over windows" in (found.method or "")
 
 
-def test_attainment_says_how_many_requests_it_leaves_out(made: Any) -> None:
-    kept = _get(made(run={"slo": Slo(ttft=0.2)}).measurement(), "slo_attainment")
-    assert (kept.value, kept.reason) == (1.0, None)
-    cut = made(run={"slo": Slo(ttft=0.2)}, cut=1)
-    found = _get(cut.measurement(), "slo_attainment")
-    assert found.value == 1.0
+@pytest.mark.parametrize(
+    ("slo", "share"),
+    [
+        (Slo(ttft=0.2), 1.0),  # the first token had come in time
+        (Slo(ttft=0.05), 0.0),  # and here it had not
+        (Slo(e2el=0.19), 0.0),  # 0.2 s had passed, and the answer was not over
+    ],
+)
+def test_a_request_that_is_cut_has_kept_and_missed_what_was_settled_by_then(made: Any, slo: Slo, share: float) -> None:
+    found = _get(made(run={"slo": slo}, cut=1).measurement(), "slo_attainment")
+    assert (found.value, found.n, found.reason) == (share, 80, None)
+
+
+def test_the_interval_of_attainment_holds_both_ends_of_requests_that_were_cut(made: Any) -> None:
+    found = _get(made(run={"slo": Slo(e2el=0.25)}, cut=1).measurement(), "slo_attainment")
+    assert found.value == 1.0  # of the 76 that are settled
+    assert found.low == pytest.approx(clopper_pearson(76, 80).low)
+    assert found.high == 1.0
     assert found.reason == (
-        "without 4 requests that the end of a window cut: slow ones more often, so it may be too high"
+        "the end of a window cut 4 of 80 requests before it was settled: the interval holds both ways"
     )
+
+
+def test_where_every_answer_is_cut_attainment_is_not_known(made: Any) -> None:
+    found = _get(made(run={"slo": Slo(e2el=0.25)}, cut=20).measurement(), "slo_attainment")
+    assert (found.value, found.reason) == (None, "no request ended inside a window")
+
+
+def test_goodput_of_a_closed_loop_counts_what_ends_inside_the_window(made: Any) -> None:
+    # the first request of each window began a little before it, as a stream's first one does
+    truth = made(run={"slo": Slo(e2el=0.25)})
+    run = truth.raw()
+    windows = tuple(one.model_copy(update={"start_ns": one.start_ns + 1_000_000}) for one in run.windows)
+    tables = truth.tables()
+    late = measurement_of(run.model_copy(update={"windows": windows}), tables["requests"], tables["events"], ())
+    assert _get(late, "request_goodput").value == _get(late, "request_throughput").value
 
 
 @pytest.mark.parametrize(
@@ -141,6 +169,16 @@ def test_attainment_says_how_many_requests_it_leaves_out(made: Any) -> None:
 )
 def test_a_run_names_files_and_no_folders_of_this_machine(made: Any, model: str, kept: str) -> None:
     assert made(run={"deployment": Deployment(model=model)}).raw().deployment.model == kept
+
+
+def test_a_run_names_no_folders_in_any_option(made: Any) -> None:
+    options: dict[str, Any] = {"speculative_config": {"method": "draft_model", "model": "/home/me/draft.gguf"}}
+    options |= {"engine_args": {"chat-template-file": "/home/me/t.jinja", "seed": 1}, "engine_executable": "./bin/mine"}
+    kept = made(run={"deployment": Deployment.from_plain({"model": "guide", **options})}).raw().deployment
+    assert kept.speculative_config is not None
+    assert kept.speculative_config.model == "draft.gguf"
+    assert kept.engine_args == {"chat-template-file": "t.jinja", "seed": 1}
+    assert kept.engine_executable == "mine"
 
 
 def test_power_over_throughput_is_energy_per_token(made: Any) -> None:
@@ -199,7 +237,8 @@ def test_what_is_cut_by_the_end_of_the_window_is_no_failure(made: Any) -> None:
     assert _get(measurement, "failed_share").value is None
     assert _get(measurement, "ttft").value == pytest.approx(0.1)
     assert _get(measurement, "e2el").value is None
-    assert _get(measurement, "request_throughput").value == 0.0
+    assert _get(measurement, "request_throughput").value is None
+    assert _get(measurement, "output_throughput").value == pytest.approx(20 * 11 / (20 * 0.2 + 0.001))
 
 
 def test_goodput_counts_what_keeps_every_bound_and_meeting_one_is_keeping_it(made: Any) -> None:
@@ -232,10 +271,21 @@ def test_one_window_alone_gives_intervals_from_its_requests(made: Any) -> None:
 def test_a_run_without_a_single_row_is_invalid_and_not_an_accident(made: Any) -> None:
     truth = made(windows=1)
     tables = truth.tables()
-    from servolt.measure import measurement_of
-
     empty = {name: {column: values[:0] for column, values in table.items()} for name, table in tables.items()}
     measurement = measurement_of(truth.raw(), empty["requests"], empty["events"], ())
     assert measurement.validity.verdict == "invalid"
-    assert _get(measurement, "output_throughput").value == 0.0
+    throughput = _get(measurement, "output_throughput")
+    assert throughput.value is None  # nothing was seen: that is no speed of 0
+    assert "--duration" in (throughput.reason or "")
     assert _get(measurement, "ttft").value is None
+    (flag,) = (flag for flag in measurement.validity.flags if flag.code == "nothing_measured")
+    assert "--duration" in flag.remedy
+
+
+def test_a_server_that_fails_every_request_has_a_throughput_of_0(made: Any) -> None:
+    truth = made(outcome="failed")
+    tables = truth.tables()
+    none = {name: column[:0] for name, column in tables["events"].items()}
+    measurement = measurement_of(truth.raw(), tables["requests"], none, ())
+    assert _get(measurement, "output_throughput").value == 0.0
+    assert _get(measurement, "request_throughput").value == 0.0

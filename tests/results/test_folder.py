@@ -1,6 +1,7 @@
 """A measurement on disk is whole or it is not there."""
 
 import errno
+import hashlib
 import json
 import os
 import resource
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from servolt import __version__
 from servolt.errors import InvalidInputError, StorageError
 from servolt.measure import measurement_from_files
 from servolt.measurement import Measurement
@@ -151,6 +153,105 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
         store.load(stored.path)
     with pytest.raises(StorageError, match=r"events\.parquet"):
         store.recompute(stored, measurement_from_files)
+
+
+@pytest.mark.parametrize("name", ["events.parquet", "measurement.json", "run.json"])
+def test_a_file_that_differs_from_the_manifest_is_named_and_its_run_left_out(tmp_path: Path, name: str) -> None:
+    store = FolderStore(tmp_path)
+    broken, whole = _save(store), _save(store, created="2026-11-21T08:00:00Z")
+    with (broken.path / name).open("ab") as file:
+        file.write(b" ")
+    identity = broken.measurement.id[:12]
+    with pytest.raises(StorageError, match=rf"{identity} is damaged: {name} differs from its manifest"):
+        store.find(identity)
+    survey = store.survey()
+    assert [one.path for one in survey.whole] == [whole.path]
+    assert [(one.id, one.kind) for one in survey.faults] == [(identity, "damaged")]
+    assert survey.faults[0].measurement == broken.measurement  # what it says of itself can still be read
+
+
+def test_a_changed_byte_of_the_samples_is_found_by_what_shows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FolderStore(tmp_path)
+    stored = _save(store)
+    file = stored.path / "events.parquet"
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.write_bytes(raw)
+    for name in ("latest", stored.measurement.id[:8], stored.path.name):
+        with pytest.raises(StorageError, match=r"damaged: events\.parquet differs"):
+            store.find(name)
+    assert store.list() == []
+    monkeypatch.setattr("servolt.results.look.SMALL", 100)
+    assert store.list()  # of large files a list checks the size only
+
+
+def _rewrite(stored: Any, **changes: Any) -> None:
+    """As another servolt would have written it: the manifest vouches for the file."""
+    file, manifest = stored.path / "measurement.json", stored.path / "manifest.json"
+    text = json.dumps({**json.loads(file.read_text()), **changes}).encode()
+    file.write_bytes(text)
+    sealed = json.loads(manifest.read_text())
+    sealed["files"][file.name] = {"sha256": hashlib.sha256(text).hexdigest(), "bytes": len(text)}
+    manifest.write_text(json.dumps(sealed))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"tool_version": "99.1.0", "host": {}}, "servolt 99.1.0 wrote it, which is newer than this one"),
+        ({"tool_version": "0.0.1", "host": {}}, "servolt 0.0.1 wrote it, in a form that this one"),
+        ({"tool_version": __version__, "host": {}}, "another build of this servolt wrote it"),
+        ({"schema": "servolt.measurement/2"}, r"A newer servolt wrote it, as servolt\.measurement/2"),
+        ({"schema": "servolt.measurement/0"}, r"An older servolt wrote it, as servolt\.measurement/0"),
+    ],
+)
+def test_what_another_servolt_wrote_is_not_called_damaged(tmp_path: Path, changes: dict[str, Any], why: str) -> None:
+    store = FolderStore(tmp_path)
+    stored = _save(store)
+    _rewrite(stored, **changes)
+    assert store.list() == []
+    (fault,) = store.survey().faults
+    assert fault.kind == "unreadable"
+    identity = stored.measurement.id[:12]
+    with pytest.raises(StorageError, match=f"{identity} can't be read: .*{why}"):
+        store.find(identity)
+
+
+def test_fields_that_a_newer_servolt_adds_are_kept(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    stored = _save(store)
+    _rewrite(stored, temperature_of_the_moon={"celsius": -20})
+    (read,) = store.list()
+    assert json.loads(read.measurement.to_json())["temperature_of_the_moon"] == {"celsius": -20}
+
+
+def test_a_folder_beside_the_measurements_is_none_of_them(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    store = FolderStore(tmp_path)
+    assert store.survey() == ([], [])
+    stored = _save(store)
+    stored.path.rename(tmp_path / "the-good-one")
+    assert store.find(stored.measurement.id[:8]).path == tmp_path / "the-good-one"
+    assert store.find("latest").path == tmp_path / "the-good-one"
+
+
+def test_the_newest_is_not_passed_over_because_it_is_damaged(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    _save(store)
+    newest = _save(store, created="2026-11-21T08:00:00Z")
+    (newest.path / "measurement.json").write_text("{")
+    with pytest.raises(StorageError, match=newest.measurement.id[:12]):
+        store.find("latest")
+
+
+def test_all_digits_of_an_id_have_to_be_right(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    identity = _save(store).measurement.id
+    assert store.find(identity).measurement.id == identity
+    with pytest.raises(InvalidInputError, match="no measurement"):
+        store.find(identity[:12] + ("0" if identity[12] != "0" else "1"))
 
 
 def test_a_full_disk_leaves_nothing_behind_and_says_so(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from servolt import settings
 from servolt.compare import compare
 from servolt.deployment import Deployment
-from servolt.errors import EngineError, InvalidInputError
+from servolt.errors import EngineError, InvalidInputError, StorageError
 from servolt.measure import measurement_from_files
 from servolt.metrics import Metrics
 from servolt.results import FolderStore, Stored
@@ -139,3 +139,29 @@ def test_blocks_that_are_whole_are_kept_when_an_engine_dies(folders: Folders, mo
 def test_the_run_file_is_plain_json(folders: Folders) -> None:
     (one,) = measured(folders, QUICK)
     assert json.loads((one.path / "run.json").read_text())["schema"] == "servolt.run/1"
+
+
+def test_requests_longer_than_the_context_are_refused_before_anything_starts(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*args: object, **kwargs: object) -> None:
+        raise AssertionError("an engine was to be started")
+
+    monkeypatch.setattr("servolt.serve.supervisor.Supervisor.ensure_ready", never)
+    deployment = replay(QUICK).model_copy(update={"max_model_len": 512})
+    workload = LOAD.model_copy(update={"input_len": 500, "output_len": 100})
+    with pytest.raises(InvalidInputError, match=r"600 tokens is longer than the context of 512"):
+        asyncio.run(measure_side_by_side([deployment], workload, folders))
+
+
+def test_what_was_measured_is_kept_and_named_when_the_calibration_can_not_be_written(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("no space.", "Free some.")
+
+    monkeypatch.setattr("servolt.study.side_by_side.write_document", full)
+    with pytest.raises(StorageError, match="no space") as caught:
+        measured(folders, QUICK)
+    (kept,) = FolderStore(folders.measurements).list()
+    assert f"kept, as {kept.measurement.id[:12]}" in caught.value.cause

@@ -13,6 +13,7 @@ import click
 
 from servolt import settings
 from servolt.cli.output import Output, output_options, say
+from servolt.cli.writable import check_writable
 from servolt.deployment import Deployment
 from servolt.errors import EngineError, NotValidError
 from servolt.measurement import Measurement
@@ -36,6 +37,7 @@ def command(out: Output) -> None:
     from servolt.cli.compared import comparison_rows, comparison_shown
     from servolt.compare import compare
 
+    check_writable(out.file)
     deployments = [Deployment.of(name) for name in NAMES]
     _calibrate()
     before = _plan(deployments, "[2/5] plan      what the machine's speed says, before anything was measured")
@@ -64,7 +66,7 @@ def _calibrate() -> None:
 
     folders = settings.folders()
     if read_accelerator(folders).bandwidth_bytes_per_s is None:
-        say("[1/5] doctor    measures this machine with the engine itself, about 8 s, once")
+        say("[1/5] doctor    measures this machine with the engine itself, 5 to 8 s, once")
         calibrate(folders)
     machine = read_accelerator(folders)
     speeds = [f"{rate / 1e9:.0f} GFLOP/s {dtype}" for dtype, rate in sorted(machine.flops_per_s.items())]

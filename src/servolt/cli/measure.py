@@ -1,18 +1,23 @@
 """`servolt measure`."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from servolt import settings
-from servolt.cli.deployment import deployment_options, read_deployment
+from servolt.cli.completion import complete_model
+from servolt.cli.deployment import deployment_options, read_deployment, read_file
 from servolt.cli.output import Output, hint, output_options, say
 from servolt.cli.workload import workload_options
-from servolt.errors import InvalidInputError, NotValidError
+from servolt.cli.writable import check_writable
+from servolt.errors import NotValidError, StorageError
 from servolt.workload import Slo, Workload
+
+if TYPE_CHECKING:
+    from servolt.measurement import Measurement
 
 __all__ = ["command"]
 
@@ -23,12 +28,14 @@ QUICK = {"duration_s": 1.5, "repetitions": 3}
 
 
 @click.command()
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete_model)
 @deployment_options
 @workload_options
 @click.option("--slo", type=click.Path(dir_okay=False, path_type=Path), help="Bounds as YAML or JSON, for goodput.")
 @click.option("--quick", is_flag=True, help="3 windows of 1.5 s: a first look, with wide intervals.")
-@click.option("--require-valid", is_flag=True, help="Exit with 4 unless every measurement is valid.")
+@click.option(
+    "--require-valid", is_flag=True, help="Exit with 4 for a degraded measurement too, not only for an invalid one."
+)
 @output_options
 def command(
     models: tuple[str, ...],
@@ -43,17 +50,20 @@ def command(
 
     Each MODEL is a deployment: guide:q8_0, guide:f16, the path of a GGUF file, a deployment as YAML or JSON. Several
     are measured block by block in alternating order, so that they can be compared. Raw samples are kept.
+
+    A measurement is valid, degraded (something disturbed it: the flags say what) or invalid (its figures mean nothing:
+    exit code 4). All three are kept.
     """
-    from servolt.cli.measured import measurement_rows, measurements_shown
     from servolt.cli.progress import shown_progress
     from servolt.study.plan import plan_here
-    from servolt.study.side_by_side import measure_side_by_side
+    from servolt.study.side_by_side import NOT_MEASURABLE, measure_side_by_side
 
+    check_writable(out.file)
     deployments = [read_deployment(model, flags) for model in models or (None,)]
     planned = _planned(workload, len(deployments), quick)
     for deployment in deployments:
-        for problem in plan_here(deployment, planned, settings.folders()).warnings:
-            if problem.severity == "warning":
+        for problem in plan_here(deployment, planned, settings.folders()).problems:
+            if problem.severity == "warning" and problem.code not in NOT_MEASURABLE:
                 say(f"Warning: {deployment.label}: {problem.message} {problem.remedy}")
     with shown_progress("measuring") as progress:
         stored = asyncio.run(
@@ -61,35 +71,43 @@ def command(
                 deployments,
                 planned,
                 settings.folders(),
-                slo=_read_slo(slo),
+                slo=None if slo is None else read_file(Slo, slo),
                 load_timeout_s=settings.resolve("load_timeout").value,
                 on_step=progress,
             )
         )
     measurements = [one.measurement for one in stored]
-    if len(measurements) == 1:
-        (only,) = measurements
-        out.document(
-            only, rows=measurement_rows([only]), ids=[only.id[:12]], human=lambda: measurements_shown(measurements)
-        )
-    else:
-        out.items(
-            "servolt.measurements/1",
-            [one.model_dump(mode="json") for one in measurements]
-            if out.format in ("json", "jsonl")
-            else measurement_rows(measurements),
-            ids=[one.id[:12] for one in measurements],
-            human=lambda: measurements_shown(measurements),
-        )
     for one in stored:
         say(f"saved {one.measurement.id[:12]}  {one.path}")
+    try:
+        _write(measurements, out)
+    except StorageError as error:
+        ids = " and ".join(f"`servolt show {one.id[:12]}`" for one in measurements)
+        raise StorageError(error.cause, f"{error.remedy} What was measured is kept: {ids}.") from error
     ids = " ".join(one.id[:8] for one in measurements)
     hint(f"servolt show {ids.split()[0]}" + (f"    servolt compare {ids}" if len(measurements) > 1 else ""))
-    invalid = [one for one in measurements if one.validity.verdict == "invalid"]
-    degraded = [one for one in measurements if one.validity.verdict != "valid"]
-    if invalid or (require_valid and degraded):
-        codes = {flag.code for one in degraded for flag in one.validity.flags}
-        raise NotValidError(f"measured, but not valid: {', '.join(sorted(codes))}.", "`servolt show` has the remedies.")
+    _judge(measurements, require_valid)
+
+
+def _write(measurements: "Sequence[Measurement]", out: Output) -> None:
+    from servolt.cli.measured import measurement_rows, measurements_shown
+
+    rows, ids = measurement_rows(measurements), [one.id[:12] for one in measurements]
+    if len(measurements) == 1:
+        out.document(measurements[0], rows=rows, ids=ids, human=lambda: measurements_shown(measurements))
+    else:
+        whole = out.format in ("json", "jsonl")
+        items = [one.model_dump(mode="json") for one in measurements] if whole else rows
+        out.items("servolt.measurements/1", items, ids=ids, human=lambda: measurements_shown(measurements))
+
+
+def _judge(measurements: "Sequence[Measurement]", require_valid: bool) -> None:
+    """Raises NotValidError, which names what made it so."""
+    refused = ("error", "warning") if require_valid else ("error",)
+    codes = {flag.code for one in measurements for flag in one.validity.flags if flag.severity in refused}
+    if codes:
+        word = "invalid" if any(one.validity.verdict == "invalid" for one in measurements) else "degraded"
+        raise NotValidError(f"measured, but {word}: {', '.join(sorted(codes))}.", "`servolt show` has the remedies.")
 
 
 def _planned(workload: Workload, deployments: int, quick: bool) -> Workload:
@@ -102,12 +120,3 @@ def _planned(workload: Workload, deployments: int, quick: bool) -> Workload:
     return workload.model_copy(
         update={name: value for name, value in wanted.items() if name not in workload.model_fields_set}
     )
-
-
-def _read_slo(path: Path | None) -> Slo | None:
-    if path is None:
-        return None
-    try:
-        return Slo.from_yaml(path.read_bytes())
-    except OSError as error:
-        raise InvalidInputError(f"{path} can't be read: {error.strerror}.", "Name a file that exists.") from error

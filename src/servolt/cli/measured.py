@@ -5,13 +5,14 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from servolt.cli.tables import point, spread, table
+from servolt.cli.tables import point, quantity, spread, table
 from servolt.measurement import Measurement
 from servolt.metrics import Estimate
 
 __all__ = ["measurement_rows", "measurements_shown"]
 
-# In the order in which people ask; the document holds the rest.
+# In the order in which people ask; the document holds the rest. ALWAYS: shown, with the reason, where it has no value.
+ALWAYS = (("output_throughput", None), ("ttft", "p50"), ("energy_per_output_token", None))
 SHOWN = (
     ("output_throughput", None),
     ("ttft", "p50"),
@@ -28,6 +29,14 @@ SHOWN = (
     ("cpu_seconds_per_output_token", None),
     ("energy_per_output_token", None),
 )
+EVIDENCE = {
+    "foreign_processors": "other programs took {} of the processors",
+    "client_core": "the load client took {} of a core",
+    "send_lag_p99_s": "requests left {} late (p99)",
+    "receive_lag_p99_s": "events were read {} late (p99), which the kernel's stamps take out",
+    "events_read_together": "{} of them were read with the next, and have its time",
+    "first_tokens_seen_late_s": "first tokens have a time that is {} late by the engine's clock",
+}
 
 
 def measurement_rows(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
@@ -49,11 +58,12 @@ def measurements_shown(measurements: Sequence[Measurement]) -> list[RenderableTy
 def _parts(one: Measurement) -> Iterator[RenderableType]:
     version = f" {one.engine_version}" if one.engine_version else ""
     yield f"{one.deployment.label} · {one.engine or 'a server of others'}{version} · {one.host.cpu} · {one.id[:12]}"
-    load = one.workload
-    yield (
-        f"{load.repetitions} windows of {load.duration_s:g} s at each load · {load.input_len} tokens in, "
-        f"{load.output_len} out ({load.length_control}) · seed {load.seed} · {one.created}"
-    )
+    load, natural = one.workload, one.workload.length_control == "natural"
+    lengths = f"{load.input_len} tokens in, {load.output_len} out"
+    if natural:  # words are drawn, and what they are in tokens is the model's business
+        lengths = f"{load.input_len} words in and the chat template, at most {load.output_len} tokens out"
+    windows = f"{load.repetitions} windows of {load.duration_s:g} s at each load"
+    yield f"{windows} · {lengths} · seed {load.seed} · {one.created}"
     yield table(["metric", "load", "measured [95 % interval]>", "n>"], [_cells(found) for found in _shown(one)])
     for reason in dict.fromkeys(_reasons(one)):
         yield f"  {reason}"
@@ -61,14 +71,24 @@ def _parts(one: Measurement) -> Iterator[RenderableType]:
     yield f"{one.validity.verdict.upper()}" + (f" with {len(flags)} flags" if len(flags) > 1 else "")
     for flag in flags:
         yield f"  {flag.severity} {flag.code}: {flag.message} {flag.remedy}"
+    if told := list(_evidence(one)):
+        yield f"At worst in a window: {'; '.join(told)}."
+
+
+def _evidence(one: Measurement) -> Iterator[str]:
+    for name, words in EVIDENCE.items():
+        if name in one.validity.evidence:
+            yield words.format(quantity(one.validity.evidence[name], "s" if name.endswith("_s") else "share"))
 
 
 def _shown(one: Measurement) -> Iterator[Estimate]:
     for load in one.workload.points:
         here = [found for found in one.results if (found.concurrency, found.request_rate) == tuple(load)]
         for metric, statistic in SHOWN:
-            chosen = [found for found in here if found.metric == metric and statistic in (None, found.statistic)]
-            yield from (found for found in chosen[:1] if found.value is not None or metric.startswith("energy"))
+            of_metric = [found for found in here if found.metric == metric]
+            known = [found for found in of_metric if found.value is not None and statistic in (None, found.statistic)]
+            missing = (metric, statistic) in ALWAYS and all(found.value is None for found in of_metric)
+            yield from (known or (of_metric if missing else []))[:1]
 
 
 def _cells(found: Estimate) -> list[str]:
@@ -78,7 +98,7 @@ def _cells(found: Estimate) -> list[str]:
 
 
 def _reasons(one: Measurement) -> Iterator[str]:
-    """Why what is missing is missing, once each."""
-    for found in one.results:
-        if found.value is None and found.reason and found.metric == "energy_per_output_token":
+    """Why what is shown is missing, or what it rests on, once each."""
+    for found in _shown(one):
+        if found.reason:
             yield f"{found.metric}: {found.reason}"

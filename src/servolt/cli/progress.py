@@ -19,7 +19,7 @@ def shown_progress(title: str) -> Iterator[Callable[[Step], None]]:
     """A function that shows a step of a study on stderr."""
     if os.environ.get("SERVOLT_NO_PROGRESS"):
         yield lambda step: None
-    elif sys.stderr.isatty():
+    elif sys.stderr is not None and sys.stderr.isatty():
         with _bar(title) as show:
             yield show
     else:
@@ -48,4 +48,4 @@ class _Lines:
     def __call__(self, step: Step) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_EVERY_S
-            say(f"{self._title} {step.done}/{step.total} {step.doing}")
+            say(f"{self._title} {step.done}/{step.total} {step.doing}".rstrip())

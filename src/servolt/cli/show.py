@@ -2,7 +2,7 @@
 
 import click
 
-from servolt import settings
+from servolt import __version__, settings
 from servolt.cli.deployment import read_deployment
 from servolt.cli.output import Human, Output, output_options
 from servolt.errors import InvalidInputError, StorageError
@@ -19,8 +19,8 @@ __all__ = ["command"]
 def command(what: str, recompute: bool, out: Output) -> None:
     """Show a measurement (by its id, a prefix of at least 4 digits, or `latest`) or a model.
 
-    run:ID and model:NAME say which is meant where both exist. With --recompute, a measurement whose stored results do
-    not follow from its raw samples, byte by byte, is an error.
+    run:ID and model:NAME say which is meant where both exist. A measurement whose files differ from its manifest is an
+    error; with --recompute, so is one whose results do not follow from its raw samples, byte by byte.
     """
     kind, _, name = what.partition(":")
     if kind == "model" and name:
@@ -40,9 +40,7 @@ def _is_measurement(name: str) -> bool:
         return True
     if len(name) < 4 or not set(name.lower()) <= set("0123456789abcdef"):
         return False
-    return any(
-        one.measurement.id.startswith(name.lower()) for one in FolderStore(settings.folders().measurements).list()
-    )
+    return bool(FolderStore(settings.folders().measurements).matches(name))
 
 
 def _show_measurement(name: str, recompute: bool, out: Output) -> None:
@@ -58,7 +56,8 @@ def _show_measurement(name: str, recompute: bool, out: Output) -> None:
         if again != (stored.path / "measurement.json").read_bytes():
             raise StorageError(
                 f"the results of {one.id[:12]} do not follow from its raw samples.",
-                "The files were changed, or another version computed them: its tool_version says which.",
+                f"The files were changed and sealed anew, or another servolt computed them: they carry "
+                f"{one.tool_version}, and this is {__version__}.",
             )
         if out.format == "quiet":
             out.text(one.id)
@@ -90,7 +89,7 @@ def _show_model(name: str, out: Output) -> None:
                 (
                     model.name,
                     model.architecture,
-                    f"{format_count(model.parameters)} parameters",
+                    f"{format_count(model.total_params)} parameters",
                     model.quantization,
                     f"{format_bytes(model.weights_bytes)} of weights",
                 )
@@ -110,6 +109,6 @@ def _show_model(name: str, out: Output) -> None:
             table(["component", "type", "tensors>", "elements>", "size>"], cells),
         ]
 
-    if not model.parameters and not model.files:
+    if not model.total_params and not model.files:
         raise InvalidInputError(f"{name} has no files to show.", "`servolt list` shows the models that do.")
     out.document(model, rows=rows, ids=[name], human=human)

@@ -1,13 +1,14 @@
 """All windows at one load point together: each metric's value with its interval, its method and its n."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from servolt.measure.energy import gross_joules
-from servolt.measure.figures import rounded, window_metrics
+from servolt.measure.figures import rounded, verdicts, window_metrics
 from servolt.measure.run import RawRun
 from servolt.measure.samples import WindowSamples
 from servolt.metrics import METRICS, Basis, Estimate
@@ -169,15 +170,22 @@ def _rate(
     metric: str, point: LoadPoint, windows: Sequence[WindowSamples], figures: Sequence[Mapping[str, float]]
 ) -> Estimate:
     values = [figure[metric] for figure in figures if metric in figure]
-    if not values:
-        return _estimate(metric, point, _why_no_rate(metric, windows), statistic="mean")
+    why = _why_no_rate(metric, windows, values)
+    if why is not None:
+        return _estimate(metric, point, why, statistic="mean")
     over = _over_windows(metric, figures)
     if over is None and metric == "output_throughput":
         over = mean_over_batches(np.concatenate([_token_rate(one) for one in windows]))
     return _estimate(metric, point, over or _plain(float(np.mean(values)), len(values)), statistic="mean")
 
 
-def _why_no_rate(metric: str, windows: Sequence[WindowSamples]) -> str:
+def _why_no_rate(metric: str, windows: Sequence[WindowSamples], values: Sequence[float]) -> str | None:
+    """Nothing came: after failures that is a rate of 0, and where nothing could come it is no rate at all."""
+    if any(values) or (values and any(one.failed or one.completed for one in windows)):
+        return None
+    if values:
+        came = "request ended" if metric.startswith("request") else "token arrived"
+        return f"no {came} inside a window: measure for longer, with --duration"
     if not any(one.prefill_s for one in windows):
         return "the engine does not say how long prefill took"
     return "there was no time in which a stream decoded and none was in prefill"
@@ -252,20 +260,19 @@ def _failed_share(point: LoadPoint, windows: Sequence[WindowSamples]) -> Estimat
 def _goodput(
     point: LoadPoint, windows: Sequence[WindowSamples], figures: Sequence[Mapping[str, float]], run: RawRun
 ) -> Iterator[Estimate]:
+    """The attainment's interval holds both ways in which requests that the end of a window cut could have ended."""
     if run.slo is None:
         return
-    judged = sum(len(one.judged) for one in windows)
-    if not judged:
-        reason = "no request ended inside a window"
-        yield from (_estimate(metric, point, reason) for metric in ("request_goodput", "slo_attainment"))
-        return
-    yield _rate("request_goodput", point, windows, figures)
-    good = round(
-        sum(figure.get("slo_attainment", 0.0) * len(one.judged) for figure, one in zip(figures, windows, strict=True))
+    good, unknown, scheduled = (
+        sum(counts) for counts in zip(*(verdicts(one, run.slo) for one in windows), strict=True)
     )
-    found = _estimate("slo_attainment", point, clopper_pearson(good, judged))
-    cut = sum(one.unfinished for one in windows)
-    if cut:
-        reason = f"without {cut} requests that the end of a window cut: slow ones more often, so it may be too high"
-        found = found.model_copy(update={"reason": reason})
-    yield found
+    yield _rate("request_goodput", point, windows, figures)
+    if scheduled == unknown:
+        yield _estimate("slo_attainment", point, "no request ended inside a window")
+        return
+    low, high = clopper_pearson(good, scheduled), clopper_pearson(good + unknown, scheduled)
+    found = replace(low, value=good / (scheduled - unknown), high=high.high)
+    reason = (
+        f"the end of a window cut {unknown} of {scheduled} requests before it was settled: the interval holds both ways"
+    )
+    yield _estimate("slo_attainment", point, found, reason=reason if unknown else None)

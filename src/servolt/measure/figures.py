@@ -1,6 +1,7 @@
 """One number for one window and one metric: what `compare` pairs block by block."""
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from servolt.measure.run import RawRun
 from servolt.measure.samples import WindowSamples
 from servolt.workload import Slo
 
-__all__ = ["is_good", "rounded", "window_metrics"]
+__all__ = ["Verdicts", "rounded", "verdicts", "window_metrics"]
 
 
 def rounded(value: float) -> float:
@@ -27,10 +28,26 @@ def window_metrics(samples: WindowSamples, run: RawRun) -> dict[str, float]:
     return {name: rounded(value) for name, value in found.items() if value is not None}
 
 
-def is_good(slo: Slo, ttft_s: float, tpot_s: float, e2el_s: float) -> bool:
-    """Whether a request keeps every bound that is set; meeting one exactly is keeping it."""
-    pairs = ((slo.ttft, ttft_s), (slo.tpot, tpot_s), (slo.e2el, e2el_s))
-    return all(seen <= bound for bound, seen in pairs if bound is not None)
+class Verdicts(NamedTuple):
+    """Of the requests scheduled inside a window: those that kept every bound, and those of which it is not known."""
+
+    good: int
+    open: int
+    scheduled: int
+
+
+def verdicts(samples: WindowSamples, slo: Slo) -> Verdicts:
+    """A request that the end of the window cut has missed a bound that it had passed by then, and kept a ttft that it
+    had met; of any other bound it is not known.
+    """
+    good = int(_keeps(slo, samples.judged.at_most).sum())
+    return Verdicts(good, int(_keeps(slo, samples.judged.at_least).sum()) - good, len(samples.judged.at_most))
+
+
+def _keeps(slo: Slo, latencies: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Every bound that is set; meeting one exactly is keeping it."""
+    bounds = np.array([np.inf if bound is None else bound for bound in (slo.ttft, slo.tpot, slo.e2el)])
+    return np.asarray((latencies <= bounds).all(axis=1))
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:
@@ -80,8 +97,9 @@ def _per(joules: float | None, count: float) -> float | None:
 
 
 def _against(samples: WindowSamples, slo: Slo) -> dict[str, float | None]:
-    good = sum(is_good(slo, *times) for times in samples.judged)
+    found = verdicts(samples, slo)
+    decided = found.scheduled - found.open
     return {
-        "request_goodput": _rate(good, samples),
-        "slo_attainment": good / len(samples.judged) if samples.judged else None,
+        "request_goodput": _rate(int(_keeps(slo, samples.judged.finished).sum()), samples),
+        "slo_attainment": found.good / decided if decided else None,
     }

@@ -54,12 +54,11 @@ class RawRun(Document):
     @classmethod
     def _without_places(cls, deployment: Deployment) -> Deployment:
         """What is on disk is what is shared: files are named, folders of this machine are not."""
-        executable = deployment.engine_executable
-        places = {
-            "model": _file_name(deployment.model),
-            "engine_executable": PurePath(executable).name if executable else None,
-        }
-        return deployment.model_copy(update=places)
+        named = _without_absolute_paths(deployment.model_dump(exclude_none=True))
+        named["model"] = _file_name(deployment.model)
+        if deployment.engine_executable is not None:
+            named["engine_executable"] = _file_name(deployment.engine_executable)
+        return Deployment.model_validate(named)
 
     @field_validator("model")
     @classmethod
@@ -80,3 +79,14 @@ class RawRun(Document):
 def _file_name(model: str) -> str:
     """Of a path, with either separator. A name has none and stays."""
     return PureWindowsPath(model).name if "/" in model or "\\" in model else model
+
+
+def _without_absolute_paths(value: Any) -> Any:
+    """Of any option, however deep: a draft model, a chat template that an engine is handed."""
+    if isinstance(value, Mapping):
+        return {key: _without_absolute_paths(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_absolute_paths(part) for part in value]
+    if isinstance(value, str) and (value.startswith(("/", "~")) or PureWindowsPath(value).is_absolute()):
+        return PureWindowsPath(value).name
+    return value

@@ -11,9 +11,23 @@ from servolt.measure.tables import rows
 from servolt.measurement import Window
 from servolt.results import Table
 
-__all__ = ["WindowSamples", "by_window", "window_samples"]
+__all__ = ["Judged", "WindowSamples", "by_window", "window_samples"]
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """ttft, tpot and e2el, a row for each request.
+
+    `at_least` and `at_most` are those of the requests scheduled inside the window: equal for one that ended well,
+    infinite for one that failed, and between them for one that the end of the window cut. `finished` are those that
+    count for the goodput.
+    """
+
+    at_least: Floats
+    at_most: Floats
+    finished: Floats
 
 
 @dataclass(frozen=True)
@@ -22,8 +36,9 @@ class WindowSamples:
 
     `gaps_s` are between events of one request, in the order of requests. `bundled`: an event bore more than one token,
     or it is not known how many. `token_s` and `tokens` are each event's time from the window's start and its tokens.
-    `judged` holds ttft, tpot and e2el for an SLO. `requests` are those scheduled inside the window, and `event_tokens`
-    what their events bore together.
+    `judged` are the latencies that an SLO judges. `lag_s` is how long events lay in the kernel before the client had
+    them, empty where the kernel doesn't say. `requests` are those scheduled inside the window, and `event_tokens` what
+    their events bore together.
     """
 
     window: Window
@@ -44,8 +59,8 @@ class WindowSamples:
     prefill_tokens: float
     prefill_s: float
     decode_throughput: float | None
-    judged: tuple[tuple[float, float, float], ...]
-    lag_known: bool
+    judged: Judged
+    lag_s: Floats
     requests: Table
     event_tokens: Floats
 
@@ -100,8 +115,8 @@ def window_samples(window: Window, requests: Table, events: Table) -> WindowSamp
         prefill_tokens=float((_floats(requests["n_in"]) - _or_zero(requests["cached"]))[prefill].sum()),
         prefill_s=float(_floats(requests["prefill_ns"])[prefill].sum()) / 1e9,
         decode_throughput=_decode_throughput(requests, events, owner, window),
-        judged=_judged(times, after_first, scheduled & (outcome != "cancelled"), complete),
-        lag_known=bool(np.ma.count(np.ma.asarray(events["lag_ns"]))),
+        judged=_judged(times, after_first, scheduled, outcome, window),
+        lag_s=np.ma.compressed(np.ma.asarray(events["lag_ns"])) / 1e9,
         requests=rows(requests, scheduled),
         event_tokens=_borne(events, owner, len(outcome))[scheduled],
     )
@@ -188,14 +203,23 @@ def _merged(starts: Floats, ends: Floats, window: Window) -> tuple[Floats, Float
 
 
 def _judged(
-    times: dict[str, Floats], after_first: Floats, chosen: NDArray[np.bool_], complete: NDArray[np.bool_]
-) -> tuple[tuple[float, float, float], ...]:
-    """ttft, tpot and e2el of each request that an SLO judges; a failed one is infinitely late."""
-    ttft = np.where(complete, times["c1_ns"] - times["s_ns"], np.inf) / 1e9
-    e2el = np.where(complete, times["c_last_ns"] - times["s_ns"], np.inf) / 1e9
-    decode = np.where(complete, times["c_last_ns"] - times["c1_ns"], np.inf) / 1e9
-    tpot = np.where(after_first > 0, decode / np.maximum(after_first, 1), np.where(complete, 0.0, np.inf))
-    return tuple(zip(ttft[chosen].tolist(), tpot[chosen].tolist(), e2el[chosen].tolist(), strict=True))
+    times: dict[str, Floats], after_first: Floats, scheduled: NDArray[np.bool_], outcome: Any, window: Window
+) -> Judged:
+    complete, cut = outcome == "completed", outcome == "cancelled"
+    ttft, e2el = (times["c1_ns"] - times["s_ns"]) / 1e9, (times["c_last_ns"] - times["s_ns"]) / 1e9
+    decode = (times["c_last_ns"] - times["c1_ns"]) / 1e9
+    tpot = np.where(after_first > 0, decode / np.maximum(after_first, 1), 0.0)
+    never, begun = np.full(len(ttft), np.inf), ~np.isnan(ttft)
+    so_far = np.nan_to_num((times["e_ns"] - times["s_ns"]) / 1e9)
+    known = np.stack([ttft, tpot, e2el], axis=1)
+    least = np.stack([np.where(begun, ttft, so_far), np.zeros(len(ttft)), so_far], axis=1)
+    most = np.stack([np.where(begun, ttft, never), never, never], axis=1)
+    # A closed loop's streams are cut at both ends: what ends inside the window makes its rate, whenever it began.
+    finished = complete & (scheduled if window.request_rate is not None else _inside(times["e_ns"], window))
+    at_least, at_most = (
+        np.where(complete[:, None], known, np.where(cut[:, None], bound, np.inf))[scheduled] for bound in (least, most)
+    )
+    return Judged(at_least, at_most, known[finished])
 
 
 def _inside(times_ns: Any, window: Window) -> NDArray[np.bool_]:

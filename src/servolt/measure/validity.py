@@ -6,11 +6,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servolt.document import Problem
+from servolt.measure.energy import gross_joules
 from servolt.measure.estimates import PERCENTILES
+from servolt.measure.evidence import (
+    cached_share,
+    client_share,
+    evidence_of,
+    first_tokens_late_s,
+    foreign_share,
+    idle_share,
+    read_together,
+    send_lags_s,
+)
 from servolt.measure.run import RawRun
 from servolt.measure.samples import WindowSamples
 from servolt.measurement import Validity
-from servolt.statistics import least_n_for_percentile, mser
+from servolt.statistics import least_n_for_percentile, mser, trend
 
 __all__ = ["validity_of"]
 
@@ -19,7 +30,8 @@ SEND_LAG_S = 0.001  # open loop: an arrival later than this is another schedule
 IDLE_SHARE = 0.02  # closed loop: streams that wait so long for the client lower the concurrency by as much
 UNFINISHED = 0.01  # of the scheduled requests
 MISCOUNT = 0.005
-HIT_RATE = 0.01  # tokens of unique prompts that chance lets a prefix cache find
+HIT_RATE = 0.01  # of the prompt tokens: fewer change no figure by more than their own noise
+LATE_S, LATE = 0.001, 0.02  # of first tokens: 1 ms, and a share of the ttft that changes no verdict
 COALESCED = 0.05  # of the gaps; fewer leave the median and p90 where they are
 FOREIGN = 0.12  # of the machine's processor time
 CLOCK_STEP_NS = 1_000_000  # slewing moves the wall clock by at most 0.5 ms in a second, mostly far less
@@ -27,31 +39,39 @@ ENERGY_WINDOW_S = 30.0
 METER_PERIODS = 20  # shorter than this, the counter's own step is over 5 % of the reading
 HALVES_DIFFER = 0.1  # MSER alone calls one steady window in twenty unsteady
 RATE_BINS = 100
+DRIFT = 0.02  # over the run; less changes no verdict
+DRIFT_BY_CHANCE = 0.01  # of runs without any drift, over all their series
 
 
 def validity_of(run: RawRun, windows: Sequence[WindowSamples]) -> Validity:
     """`invalid` with an error, `degraded` with a warning; notes take nothing away."""
     flags = tuple(_flags(run, windows))
     severities = {flag.severity for flag in flags}
-    if "error" in severities:
-        return Validity(verdict="invalid", flags=flags)
-    return Validity(verdict="degraded" if "warning" in severities else "valid", flags=flags)
+    verdict = "invalid" if "error" in severities else "degraded" if "warning" in severities else "valid"
+    return Validity.model_validate({"verdict": verdict, "flags": flags, "evidence": evidence_of(run, windows)})
 
 
 def _flags(run: RawRun, windows: Sequence[WindowSamples]) -> Iterator[Problem]:
-    for check in (_failures, _client_limited, _send_lag, _rate_missed, _miscounted, _lengths, _bundled, _cached):
+    for check in (_failures, _impossible, _client_limited, _send_lag, _rate_missed, _miscounted, _lengths, _bundled):
         yield from check(run, windows)
-    for check in (_foreign, _receive_lag, _clock_step, _short_window, _not_steady, _lag_unknown, _few_for_percentiles):
+    for check in (_cached, _foreign, _receive_lag, _clock_step, _short_window, _not_steady, _drift, _lag_unknown):
         yield from check(run, windows)
+    yield from _few_for_percentiles(run, windows)
 
 
 def _failures(run: RawRun, windows: Sequence[WindowSamples]) -> Iterator[Problem]:
     ended = sum(one.scheduled - one.unfinished for one in windows)
     failed = sum(one.failed for one in windows)
     remedy = "Look at the engine's log; ask for less load, or for a shorter context."
-    if not any(one.output_tokens for one in windows):
-        yield _problem("nothing_measured", "error", "No output token arrived in any window.", remedy)
-    elif failed:
+    empty = [
+        str(at) for at in run.workload.points if not any(one.output_tokens for one in windows if _at(one) == str(at))
+    ]
+    if empty:
+        longer = remedy if failed else "Measure for longer with --duration, or with less load."
+        yield _problem(
+            "nothing_measured", "error", f"At {', '.join(empty)} no output token arrived in any window.", longer
+        )
+    if failed:
         seen = sorted({f"{outcome} {status}" for one in windows for outcome, status in _bad_ends(one)})
         message = f"{failed} of {ended} requests failed ({', '.join(seen)})."
         yield _problem("failed_requests", "error" if failed > ended / 2 else "warning", message, remedy)
@@ -67,9 +87,33 @@ def _bad_ends(one: WindowSamples) -> set[tuple[str, str]]:
     }
 
 
+def _impossible(run: RawRun, windows: Sequence[WindowSamples]) -> Iterator[Problem]:
+    """Causes come before effects, on whichever clock."""
+    early = sum(int((one.ttft_service_s <= 0).sum()) for one in windows)
+    if early:
+        message = f"{early} requests had their first token before they were sent."
+        yield _problem("impossible_times", "error", message, "A clock was set meanwhile: measure again.")
+    beside = np.concatenate([*(_beside_prefill_s(one) for one in windows), np.zeros(0)])
+    if not early and len(beside) and float(np.median(beside)) < 0:
+        yield _problem(
+            "impossible_times",
+            "error",
+            f"By the engine's clock prefill took {-float(np.median(beside)) * 1e3:.2f} ms longer than its requests "
+            "waited for their first token.",
+            "Don't believe the engine's own times of this run; report it to the engine.",
+        )
+
+
+def _beside_prefill_s(one: WindowSamples) -> NDArray[np.float64]:
+    """Of each request's wait for its first token, what the engine did not need for prefill."""
+    rows = one.requests
+    waits = np.ma.asarray(rows["c1_ns"]) - np.ma.asarray(rows["d_ns"]) - np.ma.asarray(rows["prefill_ns"])
+    seconds: NDArray[np.float64] = np.ma.compressed(waits) / 1e9
+    return seconds
+
+
 def _client_limited(run: RawRun, windows: Sequence[WindowSamples]) -> Iterator[Problem]:
-    busiest = ((one.window.client_busiest_cpu_s, one.duration_s) for one in windows)
-    shares = [seconds / duration_s for seconds, duration_s in busiest if seconds is not None]
+    shares = [share for one in windows if (share := client_share(one)) is not None]
     if shares and max(shares) > BUSY_WORKER:
         yield _problem(
             "client_limited",
@@ -82,19 +126,21 @@ def _client_limited(run: RawRun, windows: Sequence[WindowSamples]) -> Iterator[P
 def _send_lag(run: RawRun, windows: Sequence[WindowSamples]) -> Iterator[Problem]:
     """An open loop is judged by its own schedule, a closed one by how long its streams stood idle."""
     for one in windows:
-        lags = np.ma.compressed(np.ma.asarray(one.requests["d_ns"]) - np.asarray(one.requests["s_ns"])) / 1e9
+        lags = send_lags_s(one)
         if not len(lags):
             continue
-        late_s = float(np.percentile(lags, 99))
-        idle = float(lags.sum()) / (one.duration_s * (one.window.concurrency or np.inf))
-        if (one.window.request_rate is not None and late_s > SEND_LAG_S) or idle > IDLE_SHARE:
-            yield _problem(
-                "send_lag",
-                "warning",
-                f"At {_at(one)} requests left late: p99 {late_s * 1e3:.1f} ms, and streams stood idle for {idle:.1%}.",
-                "Free the processors of other work, or measure from another machine.",
+        late_s, idle = float(np.percentile(lags, 99)), idle_share(one)
+        if idle is None and late_s > SEND_LAG_S:
+            seen = f"requests left late, by {late_s * 1e3:.1f} ms (p99)"
+        elif idle is not None and idle > IDLE_SHARE:
+            seen = (
+                f"streams stood idle for {idle:.1%} of the time, since requests left late (p99 {late_s * 1e3:.1f} ms)"
             )
-            return
+        else:
+            continue
+        remedy = "Free the processors of other work, or measure from another machine."
+        yield _problem("send_lag", "warning", f"At {_at(one)} {seen}.", remedy)
+        return
 
 
 def _rate_missed(run: RawRun, windows: Sequence[WindowSamples]) -> Iterator[Problem]:
@@ -165,23 +211,19 @@ def _bundled(run: RawRun, windows: Sequence[WindowSamples]) -> Iterator[Problem]
 
 
 def _cached(run: RawRun, windows: Sequence[WindowSamples]) -> Iterator[Problem]:
-    cached = sum(float(np.ma.asarray(one.requests["cached"]).sum() or 0) for one in windows)
-    asked = sum(float(np.ma.asarray(one.requests["n_in"]).sum() or 0) for one in windows)
-    if asked and cached / asked > HIT_RATE:
+    found = cached_share(run, windows)
+    if found is not None and found[0] > HIT_RATE:
+        beyond = f" beyond the {found[1]:.0f} with which every prompt begins" if found[1] else ""
         yield _problem(
             "cache_contaminated",
             "error",
-            f"The prefix cache held {cached / asked:.1%} of the prompt tokens; every prompt was meant to be new.",
+            f"The prefix cache held {found[0]:.1%} of the prompt tokens{beyond}; every prompt was meant to be new.",
             "Restart the server, or measure with another --seed.",
         )
 
 
 def _foreign(run: RawRun, windows: Sequence[WindowSamples]) -> Iterator[Problem]:
-    shares = [
-        one.window.foreign_cpu_s / (one.duration_s * one.window.usable_cores)
-        for one in windows
-        if one.window.foreign_cpu_s is not None and one.window.usable_cores
-    ]
+    shares = [share for one in windows if (share := foreign_share(one)) is not None]
     worst = max(shares, default=0.0)
     if worst > FOREIGN:
         many = sum(share > FOREIGN for share in shares)
@@ -197,15 +239,22 @@ def _foreign(run: RawRun, windows: Sequence[WindowSamples]) -> Iterator[Problem]
 def _receive_lag(run: RawRun, windows: Sequence[WindowSamples]) -> Iterator[Problem]:
     """The kernel stamps arrivals, so a late client moves no time; but events read together share the newest stamp."""
     for one in windows:
-        together = float((one.gaps_s == 0).mean()) if len(one.gaps_s) else 0.0
-        if together > COALESCED and not one.bundled:
-            yield _problem(
-                "receive_lag",
-                "warning",
-                f"At {_at(one)} {together:.0%} of the tokens reached the client together with the next one.",
-                "Percentiles of itl are blurred, means and throughput are not. Free the processors of other work.",
-            )
-            return
+        together, late_s = read_together(one), first_tokens_late_s(one) or 0.0
+        ttft_s = float(one.ttft_s.mean()) if len(one.ttft_s) else 0.0
+        is_late = late_s > max(LATE_S, LATE * ttft_s)
+        if one.bundled or not (together > COALESCED or is_late):
+            continue
+        harm = "percentiles of itl are blurred"
+        if is_late:
+            harm = f"by the engine's clock first tokens came {late_s * 1e3:.1f} ms before that, of a ttft of "
+            harm += f"{ttft_s * 1e3:.1f} ms, so ttft is too long, tpot too short, and itl blurred"
+        yield _problem(
+            "receive_lag",
+            "warning",
+            f"At {_at(one)} {together:.0%} of the tokens reached the client together with the next one: {harm}.",
+            "Throughput and e2el are right. Free the processors of other work.",
+        )
+        return
 
 
 def _clock_step(run: RawRun, windows: Sequence[WindowSamples]) -> Iterator[Problem]:
@@ -250,8 +299,40 @@ def _not_steady(run: RawRun, windows: Sequence[WindowSamples]) -> Iterator[Probl
             return
 
 
+def _drift(run: RawRun, windows: Sequence[WindowSamples]) -> Iterator[Problem]:
+    """From window to window. An open loop's throughput is that of its arrivals, so there its latency is looked at."""
+    series = [
+        (at, one) for at in run.workload.points for one in _series(run, [w for w in windows if _at(w) == str(at)])
+    ]
+    for at, (what, times_s, values) in series:
+        found = trend(times_s, values)
+        if found is not None and found.p_value < DRIFT_BY_CHANCE / len(series) and abs(found.change) > DRIFT:
+            yield _problem(
+                "drift",
+                "warning",
+                f"At {at} the {what} changed by {found.change:+.0%} from the first window to the last, steadily "
+                f"(p = {found.p_value:.2g}).",
+                "Let the machine reach its temperature, keep other programs away, and measure again.",
+            )
+            return
+
+
+def _series(run: RawRun, windows: Sequence[WindowSamples]) -> Iterator[tuple[str, list[float], list[float]]]:
+    """What it is, when, and how much, of one load point's windows."""
+    times_s = [one.window.start_ns / 1e9 for one in windows]
+    if any(one.window.request_rate is not None for one in windows):
+        means = [float(one.e2el_s.mean()) if len(one.e2el_s) else 0.0 for one in windows]
+        yield "latency", times_s, means
+    else:
+        yield "throughput", times_s, [one.output_tokens / one.duration_s for one in windows]
+    joules = [gross_joules(one.window, run.devices) for one in windows]
+    if all(one.output_tokens for one in windows) and None not in joules:
+        per_token = [(energy or 0.0) / one.output_tokens for energy, one in zip(joules, windows, strict=True)]
+        yield "energy of a token", times_s, per_token
+
+
 def _lag_unknown(run: RawRun, windows: Sequence[WindowSamples]) -> Iterator[Problem]:
-    if windows and all(not one.lag_known for one in windows):
+    if windows and not any(len(one.lag_s) for one in windows):
         yield _problem(
             "receive_lag_unknown",
             "note",

@@ -8,36 +8,43 @@
     manifest.json       sha256 and size of each file, written last
 """
 
-import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from servolt.errors import InvalidInputError, StorageError
 from servolt.measurement import Measurement, SampleFile
+from servolt.results.look import (
+    MANIFEST,
+    MEASUREMENT,
+    RUN,
+    Fault,
+    Stored,
+    created_of,
+    folder_name,
+    id_of,
+    look,
+    sha256,
+)
 from servolt.results.parquet import Table, read_table, write_table
 
-__all__ = ["Compute", "FolderStore", "Stored"]
+__all__ = ["Compute", "FolderStore", "Survey"]
 
 # (run.json, tables by name, the files that hold them) -> the measurement
 Compute = Callable[[bytes, Mapping[str, Table], tuple[SampleFile, ...]], Measurement]
 
-MANIFEST, MEASUREMENT, RUN = "manifest.json", "measurement.json", "run.json"
 PARTIAL = ".partial-"  # folders of this name are being written, or were when the power went
-ID_DIGITS = 12  # of the id, in a folder's name: enough for 16 million measurements
 
 
-@dataclass(frozen=True)
-class Stored:
-    """One measurement on disk."""
+class Survey(NamedTuple):
+    """All that a store holds, oldest first."""
 
-    path: Path
-    measurement: Measurement
+    whole: Sequence[Stored]
+    faults: Sequence[Fault]
 
 
 class FolderStore:
@@ -59,7 +66,7 @@ class FolderStore:
             measurement = _computed(partial, compute)
             (partial / MEASUREMENT).write_text(measurement.to_json(), encoding="utf-8")
             _seal(partial)
-            final = self.root / _folder_name(measurement)
+            final = self.root / folder_name(measurement)
             partial.rename(final)
             _sync(self.root)
         except OSError as error:
@@ -68,32 +75,52 @@ class FolderStore:
             shutil.rmtree(partial, ignore_errors=True)
         return Stored(final, measurement)
 
+    def survey(self) -> Survey:
+        """Every folder. Of raw samples that are large only the sizes are checked; `find` checks all."""
+        looks = [look(path, thorough=False) for path in self._folders()]
+        whole = [one for one in looks if isinstance(one, Stored)]
+        faults = [one for one in looks if isinstance(one, Fault)]
+        return Survey(
+            sorted(whole, key=lambda one: (one.measurement.created, one.measurement.id)),
+            sorted(faults, key=lambda one: (created_of(one.path), one.id)),
+        )
+
     def list(self) -> list[Stored]:
-        """Whole measurements, oldest first. Folders that are not whole are left out: `load` says what is wrong."""
-        found = []
-        for path in self._folders():
-            try:
-                found.append(self._read(path, verify=False))
-            except StorageError:
-                continue
-        return sorted(found, key=lambda stored: (stored.measurement.created, stored.measurement.id))
+        """Whole measurements, oldest first. The `faults` of a `survey` are those that are left out."""
+        return [*self.survey().whole]
+
+    def matches(self, name: str) -> Sequence[Path]:
+        """The folders that a name may mean, whether or not they are whole."""
+        ours = [path for path in self._folders() if id_of(path) is not None or path.name == name]
+        if name == "latest":
+            return sorted(ours, key=lambda path: (created_of(path), path.name))[-1:]
+        return [path for path in ours if path.name == name or _is_prefix(name, id_of(path))]
 
     def find(self, name: str) -> Stored:
-        """By the first digits of an id, or by a folder's name; `latest` is the newest. Raises InvalidInputError."""
-        stored = self.list()
-        if name == "latest" and stored:
-            return stored[-1]
-        hits = [one for one in stored if one.path.name == name or _is_prefix(name, one.measurement.id)]
-        if len(hits) == 1:
-            return self.load(hits[0].path)
-        if hits:
-            shown = ", ".join(one.measurement.id[:ID_DIGITS] for one in hits)
+        """By the first digits of an id, or by a folder's name; `latest` is the newest. Each file is checked.
+
+        Raises InvalidInputError, and StorageError for one that is not whole.
+        """
+        hits = self.matches(name)
+        if len(hits) > 1:
+            shown = ", ".join(sorted(id_of(path) or path.name for path in hits))
             raise InvalidInputError(f"{name} names {len(hits)} measurements: {shown}.", "Give more digits.")
-        raise InvalidInputError(f"no measurement {name!r} in {self.root}.", "`servolt list` shows what is there.")
+        if hits:
+            found = self.load(hits[0])
+            if name in ("latest", found.path.name) or found.measurement.id.startswith(name.lower()):
+                return found
+        raise InvalidInputError(
+            f"no measurement {name!r} in {self.root}.", "`servolt list --runs` shows what is there."
+        )
 
     def load(self, path: Path) -> Stored:
-        """Checks each file against the manifest."""
-        return self._read(path, verify=True)
+        """Checks each file against the manifest. Raises StorageError."""
+        found = look(path, thorough=True)
+        if isinstance(found, Stored):
+            return found
+        if found is None:
+            raise StorageError(f"{path} holds no measurement.", "`servolt list --runs` shows what is there.")
+        raise found.error
 
     def tables(self, stored: Stored) -> dict[str, Table]:
         """The raw samples."""
@@ -101,7 +128,7 @@ class FolderStore:
 
     def recompute(self, stored: Stored, compute: Compute) -> bytes:
         """`measurement.json` built anew from the raw files: equal to the stored bytes, or something is wrong."""
-        _verify(stored.path)
+        self.load(stored.path)
         return _computed(stored.path, compute).to_json().encode()
 
     def _partial(self) -> Path:
@@ -127,18 +154,6 @@ class FolderStore:
             raise StorageError(f"{self.root} can't be read: {error.strerror}.", "Check its permissions.") from error
         yield from (path for path in entries if path.is_dir() and not path.name.startswith("."))
 
-    def _read(self, path: Path, *, verify: bool) -> Stored:
-        if not (path / MANIFEST).is_file():
-            raise StorageError(f"{path} holds no whole measurement.", "Delete the folder, and measure again.")
-        if verify:
-            _verify(path)
-        try:
-            return Stored(path, Measurement.from_json((path / MEASUREMENT).read_bytes()))
-        except OSError as error:
-            raise StorageError(f"{path} can't be read: {error.strerror}.", "Check its permissions.") from error
-        except InvalidInputError as error:
-            raise StorageError(f"{path / MEASUREMENT} is damaged: {error.cause}", "Measure again.") from error
-
 
 def _computed(path: Path, compute: Compute) -> Measurement:
     """From the tables as they read back, so that the first computation and every later one see the same."""
@@ -146,7 +161,7 @@ def _computed(path: Path, compute: Compute) -> Measurement:
     samples = tuple(
         SampleFile(
             name=f"{name}.parquet",
-            sha256=_sha256(path / f"{name}.parquet"),
+            sha256=sha256(path / f"{name}.parquet"),
             rows=len(next(iter(table.values()))),
         )
         for name, table in sorted(tables.items())
@@ -158,14 +173,11 @@ def _tables(path: Path) -> dict[str, Table]:
     return {file.stem: read_table(file) for file in sorted(path.glob("*.parquet"))}
 
 
-def _folder_name(measurement: Measurement) -> str:
-    """Sorts by time: 20261120T190304Z-1a2b3c4d5e6f."""
-    stamp = re.sub(r"[-:]|\.\d+", "", measurement.created).replace("+0000", "Z")
-    return f"{stamp}-{measurement.id[:ID_DIGITS]}"
-
-
-def _is_prefix(name: str, identity: str) -> bool:
-    return len(name) >= 2 and identity.startswith(name.lower())
+def _is_prefix(name: str, first_digits: str | None) -> bool:
+    """Of an id of which a folder's name holds the first digits only."""
+    if first_digits is None or len(name) < 2:
+        return False
+    return first_digits.startswith(name.lower()[: len(first_digits)])
 
 
 def _seal(path: Path) -> None:
@@ -173,25 +185,10 @@ def _seal(path: Path) -> None:
     files = sorted(path.iterdir())
     for file in files:
         _sync(file)
-    manifest = {file.name: {"sha256": _sha256(file), "bytes": file.stat().st_size} for file in files}
+    manifest = {file.name: {"sha256": sha256(file), "bytes": file.stat().st_size} for file in files}
     (path / MANIFEST).write_text(json.dumps({"files": manifest}, indent=2) + "\n", encoding="utf-8")
     _sync(path / MANIFEST)
     _sync(path)
-
-
-def _verify(path: Path) -> None:
-    try:
-        manifest = json.loads((path / MANIFEST).read_bytes())["files"]
-        wrong = [name for name, facts in manifest.items() if _sha256(path / name) != facts["sha256"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"{path} is not whole: {error}.", "Measure again.") from error
-    if wrong:
-        raise StorageError(f"{path} was changed or damaged: {', '.join(wrong)}.", "Measure again.")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -20,11 +20,12 @@ from servolt.statistics.paired import (
     paired_t_power,
     wilcoxon_p,
 )
-from servolt.statistics.series import autocorrelation, mser
+from servolt.statistics.series import Trend, autocorrelation, mser, trend
 
 __all__ = [
     "Interval",
     "PairedComparison",
+    "Trend",
     "autocorrelation",
     "beta_cdf",
     "beta_quantile",
@@ -45,5 +46,6 @@ __all__ = [
     "ratio_of_sums",
     "t_cdf",
     "t_quantile",
+    "trend",
     "wilcoxon_p",
 ]

@@ -60,7 +60,7 @@ def _parsed(path: Path, kind: type[Kind]) -> Kind | None:
     except InvalidInputError as error:
         raise StorageError(
             f"{path} is damaged, or of another version of servolt: {error.cause}",
-            "Delete it, and run `servolt doctor --calibrate`. Measurements are kept elsewhere.",
+            "`servolt doctor --calibrate` replaces it, and learns again from the measurements that are kept.",
         ) from error
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from servolt import __version__, registry
 from servolt.deployment import Deployment
-from servolt.errors import EngineError, InvalidInputError
+from servolt.errors import EngineError, InvalidInputError, StorageError
 from servolt.host import host_facts
 from servolt.measure import (
     IdlePower,
@@ -35,9 +35,11 @@ from servolt.study.keep import read_calibration, write_document
 from servolt.study.plan import plan_here
 from servolt.workload import Slo, Workload
 
-__all__ = ["Step", "learn", "measure_side_by_side", "order"]
+__all__ = ["NOT_MEASURABLE", "Step", "learn", "measure_side_by_side", "order"]
 
 IDLE_S = 10.0  # of a baseline; taken only where a meter reads
+# What a plan only warns of, and every request would fail by.
+NOT_MEASURABLE = ("workload_exceeds_context",)
 
 
 class Step(NamedTuple):
@@ -153,14 +155,19 @@ class _Study:
             }
             run = self._run(one, windows)
             stored.append(store.save(run.to_json().encode(), tables, measurement_from_files))
-        learn([one.measurement for one in stored], self.folders)
+        try:
+            learn([one.measurement for one in stored], self.folders)
+        except StorageError as error:
+            kept = ", ".join(one.measurement.id[:12] for one in stored)
+            cause = f"{error.cause} What was measured is kept, as {kept}; the next plan does not know of it."
+            raise StorageError(cause, error.remedy) from error
         return stored
 
     def _candidate(self, deployment: Deployment, load_timeout_s: float) -> _Candidate:
         plan = plan_here(deployment, self.workload, self.folders)
-        for problem in plan.warnings:
-            if problem.severity == "error":
-                raise InvalidInputError(problem.message, problem.remedy)
+        for problem in plan.problems:
+            if problem.severity == "error" or problem.code in NOT_MEASURABLE:
+                raise InvalidInputError(f"{deployment.label}: {problem.message}", problem.remedy)
         assert plan.command is not None
         supervisor = Supervisor(
             plan.command, registry.launcher("process"), logs=self.folders.logs, load_timeout_s=load_timeout_s

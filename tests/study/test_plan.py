@@ -1,0 +1,36 @@
+"""The plan of a deployment on this machine: what it says before any arithmetic."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from servolt import settings
+from servolt.deployment import Deployment
+from servolt.settings import Folders
+from servolt.study.plan import plan_here
+from servolt.workload import Workload
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    return settings.folders({"SERVOLT_HOME": str(tmp_path)})
+
+
+@pytest.mark.parametrize(("what", "why"), [("none", "is not there"), ("", "is no program that can be run")])
+def test_an_executable_that_can_not_be_run_is_an_error_of_the_plan(
+    folders: Folders, tmp_path: Path, what: str, why: str
+) -> None:
+    deployment = Deployment.of("guide", engine_executable=str(tmp_path / what))
+    plan = plan_here(deployment, Workload(), folders)
+    errors = [one for one in plan.problems if one.severity == "error"]
+    assert [one.code for one in errors] == ["engine_executable"]
+    assert why in errors[0].message
+    assert plan.command is None
+
+
+def test_an_executable_of_ones_own_has_no_version_before_it_runs(folders: Folders) -> None:
+    plan = plan_here(Deployment.of("guide", engine_executable=sys.executable), Workload(), folders)
+    assert plan.engine_version is None
+    assert plan.command is not None
+    assert plan.command.argv[0] == sys.executable
