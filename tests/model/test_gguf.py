@@ -24,7 +24,7 @@ def test_sizes_are_those_that_the_formats_own_package_reads(path: Path) -> None:
     theirs = gguf.GGUFReader(path)
     ours = read_gguf_header(path)
     assert ours.weights_bytes == sum(int(tensor.n_bytes) for tensor in theirs.tensors)
-    assert ours.parameters == sum(int(tensor.n_elements) for tensor in theirs.tensors)
+    assert ours.total_params == sum(int(tensor.n_elements) for tensor in theirs.tensors)
     assert sum(group.tensors for group in ours.tensors) == len(theirs.tensors)
     assert ours.file_bytes == path.stat().st_size
     for field, key in {

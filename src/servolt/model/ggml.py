@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-__all__ = ["Block", "block_of", "dtype_bytes"]
+__all__ = ["Block", "block_by_name", "block_of", "dtype_bytes"]
 
 
 class Block(NamedTuple):
@@ -55,6 +55,10 @@ _BY_NAME = {block.name: block for block in _BLOCKS.values()}
 def block_of(kind: int) -> Block | None:
     """By the number that stands in a file; None where it is not known."""
     return _BLOCKS.get(kind)
+
+
+def block_by_name(name: str) -> Block | None:
+    return _BY_NAME.get(name)
 
 
 def dtype_bytes(name: str) -> float | None:

@@ -222,7 +222,7 @@ def _model(path: Path, header: _Header) -> Model:
         format="gguf",
         files=(str(path),),
         file_bytes=header.file_bytes,
-        parameters=sum(tensor.elements for tensor in header.tensors),
+        total_params=sum(tensor.elements for tensor in header.tensors),
         weights_bytes=sum(tensor.bytes for tensor in header.tensors),
         quantization=main_dtype(header.tensors),
         tensors=groups(header.tensors),

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from servolt.document import Document, Value
+from servolt.model.layers import LayerKind, Part
 
 __all__ = ["Model", "TensorGroup"]
 
@@ -26,14 +27,20 @@ class Model(Document):
     schema_: Literal["servolt.model/1"] = Field("servolt.model/1", alias="schema")
     name: str
     architecture: str
-    basis: Literal["header", "stated"] = "header"
-    format: Literal["gguf", "replay"]
+    basis: Literal["header", "config", "catalogue", "card", "stated"] = "header"
+    format: Literal["gguf", "safetensors", "config", "replay"]
     files: tuple[str, ...] = Field((), description="absolute paths; empty for the replay engine's model")
     file_bytes: int = Field(ge=0)
-    parameters: int = Field(ge=0)
+    total_params: int = Field(ge=0)
+    active_params: int | None = Field(None, ge=0, description="that one token passes; None where not known")
     weights_bytes: int = Field(ge=0, description="sum over the tensors")
     quantization: str = Field(description="data type that holds most of the elements of the weight matrices")
+    dtype: str | None = Field(None, description="data type that the engine computes in by default, such as bfloat16")
     tensors: tuple[TensorGroup, ...] = ()
+    layers: tuple[LayerKind, ...] = Field((), description="what the layers are made of; empty where it is not known")
+    layer_order: tuple[int, ...] = Field((), description="for each layer, in order, its index in `layers`")
+    parts: tuple[Part, ...] = Field((), description="weights outside the layers: embedding, head, towers, extra heads")
+    unknown_fields: tuple[str, ...] = Field((), description="of the config that were not understood: plan wider")
     num_layers: int = Field(ge=0)
     hidden_size: int = Field(ge=0)
     intermediate_size: int = Field(ge=0)
