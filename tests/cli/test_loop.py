@@ -31,7 +31,7 @@ def test_a_plan_has_intervals_and_a_basis(servolt: Run, model: str) -> None:
 
 def test_a_plan_for_people_says_what_it_rests_on(servolt: Run) -> None:
     text = servolt("plan", "guide").stdout
-    assert text.startswith("guide:q8_0 · q8_0 · llamacpp")
+    assert text.startswith("guide:q8_0 · llamacpp")
     assert "FITS" in text
     assert "stated defaults" in text
     assert "servolt doctor --calibrate" in text
@@ -40,16 +40,18 @@ def test_a_plan_for_people_says_what_it_rests_on(servolt: Run) -> None:
 
 def test_the_exported_command_is_the_one_that_serve_starts(servolt: Run) -> None:
     exported = servolt("plan", "guide", "--max-num-seqs", "2", "--export", "shell").stdout
-    assert exported == servolt("serve", "guide", "--max-num-seqs", "2", "--dry-run").stdout
+    shown = servolt("serve", "guide", "--max-num-seqs", "2", "--dry-run").stdout.splitlines()
+    assert [line for line in shown if not line.startswith("#")] == exported.splitlines()
     assert "-np 2" in exported
     assert json.loads(servolt("plan", "guide", "--export", "json").stdout)["schema"] == "servolt.command/1"
 
 
 def test_what_does_not_fit_is_3_under_check(servolt: Run) -> None:
-    result = servolt("plan", "guide", "--max-model-len", "2000000000", "--check")
+    result = servolt("plan", "guide", "--max-model-len", "500000000", "--check")
     assert result.returncode == 3
     assert "E-FIT-001" in result.stderr
-    assert result.stdout.count("NO") >= 1
+    assert "guide:q8_0 does not fit." in result.stderr
+    assert "DOES NOT FIT" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -181,7 +183,7 @@ def test_one_deployment_has_one_digest_by_either_name(servolt: Run) -> None:
 def test_a_stream_of_ascii_gets_ascii(servolt: Run) -> None:
     result = servolt("plan", "guide", PYTHONIOENCODING="ascii")
     assert result.returncode == 0, result.stderr
-    assert "guide:q8_0 - q8_0 - llamacpp" in result.stdout
+    assert "guide:q8_0 - llamacpp" in result.stdout
 
 
 def test_an_interrupted_measurement_keeps_its_whole_blocks(tmp_path: Path) -> None:

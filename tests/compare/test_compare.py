@@ -101,7 +101,29 @@ def test_few_blocks_decide_nothing_and_say_so() -> None:
     # the least two-sided exact p of 3 pairs is 2^-2 = 0.25
     (change,) = compare([measurement("a", noisy(100, 1, 3)), measurement("b", noisy(150, 2, 3))]).changes
     assert change.verdict == "undecided"
-    assert "3 blocks" in change.reason
+    assert change.change_low is not None
+    assert change.change_low > 0
+    assert change.reason == "3 blocks can't decide, even where an interval leaves 0 out: it takes at least 6"
+    assert change.blocks_needed == 6  # of one sign: 2^-5 is below 0.05
+
+
+def test_enough_blocks_of_a_small_effect_say_how_many_would_tell() -> None:
+    # shares of +4 and -3 %, of which no eight blocks can tell the sign
+    pairs = [measurement("a", [100.0] * 8), measurement("b", [104.0, 97.0] * 4)]
+    (change,) = compare(pairs).changes
+    assert change.verdict == "undecided"
+    assert change.reason.startswith("8 blocks don't decide it (p ")
+    assert change.blocks_needed is None or change.blocks_needed > 8
+
+
+def test_what_is_decided_needs_no_more_blocks() -> None:
+    (change,) = compare([measurement("a", noisy(100, 1)), measurement("b", noisy(110, 2))]).changes
+    assert (change.verdict, change.blocks_needed) == ("better", None)
+
+
+def test_one_measurement_is_not_compared_with_itself() -> None:
+    with pytest.raises(NotComparableError, match="named twice"):
+        compare([measurement("a", noisy(100, 1)), measurement("a", noisy(100, 1))])
 
 
 def test_measurements_of_different_times_are_not_decided() -> None:

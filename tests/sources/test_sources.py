@@ -1,5 +1,6 @@
 """Who knows which model, and what is said of one that nobody knows."""
 
+import os
 from pathlib import Path
 from shutil import copyfile
 
@@ -7,7 +8,7 @@ import pytest
 
 from servolt.deployment import Deployment
 from servolt.errors import ModelFileError, ModelNotFoundError
-from servolt.sources import find_model, list_models
+from servolt.sources import find_model, list_models, resolved, survey_models
 from servolt.sources.builtin import Builtin
 from servolt.sources.local import Local
 
@@ -108,3 +109,40 @@ def test_every_model_that_is_listed_can_be_found_by_its_name(folder: Path) -> No
 def test_a_folder_of_models_that_is_not_there_holds_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SERVOLT_MODELS", str(tmp_path / "none"))
     assert Local().names() == []
+
+
+def test_what_is_no_regular_file_is_passed_over(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.gguf")  # who opens it waits for a writer
+    (folder / "endless.gguf").symlink_to("/dev/zero")
+    (folder / "dangling.gguf").symlink_to("nowhere")
+    (folder / "folder.gguf").mkdir()
+    assert Local().names() == ["Tiny-F16", "Tiny-Q8_0", "other"]
+    assert survey_models().faults == []
+    with pytest.raises(ModelNotFoundError, match="is no regular file"):
+        find_model(Deployment.of(str(folder / "pipe.gguf")))
+
+
+def test_a_file_that_is_no_model_is_named_with_the_reason(folder: Path) -> None:
+    (folder / "broken.gguf").write_bytes(b"GGUF")
+    models, faults = survey_models()
+    assert "broken" not in [deployment.label for deployment, _ in models]
+    assert [one.code for one in faults] == ["unusable_model"]
+    assert faults[0].message.startswith("broken can't be used: ")
+    assert "cut off" in faults[0].message
+
+
+def test_a_name_that_is_no_text_hides_no_other_model(folder: Path) -> None:
+    copyfile(GUIDE / "guide-f16.gguf", os.fsencode(folder) + b"/mod\xe8le.gguf")
+    models, faults = survey_models()
+    assert len(models) == 5
+    assert "Rename the file" in faults[0].remedy
+    assert faults[0].message.isprintable()
+    assert resolved(Deployment.of("guide")).quantization == "q8_0"
+    with pytest.raises(ModelNotFoundError, match="no model is called"):
+        find_model(Deployment.of("gpt-9"))
+
+
+def test_names_that_differ_in_their_case_only_are_two_models(folder: Path) -> None:
+    copyfile(GUIDE / "guide-q8_0.gguf", folder / "OTHER.gguf")
+    assert survey_models().faults == []
+    assert [find_model(Deployment.of(name)).quantization for name in ("other", "OTHER")] == ["f16", "q8_0"]

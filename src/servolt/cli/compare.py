@@ -17,17 +17,24 @@ __all__ = ["command"]
 
 
 @click.command()
-@click.argument("ids", nargs=-1, metavar="ID...")
-@click.option("--margin", type=click.FloatRange(0, 1, min_open=True), default=0.02, show_default=True)
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.02,
+    show_default=True,
+    help="A change within this share counts as none.",
+)
 @click.option("--all", "show_all", is_flag=True, help="Also print what is the same.")
 @output_options
 def command(ids: tuple[str, ...], margin: float, show_all: bool, out: Output) -> None:
     """Compare measurements with the first: what differs, by how much, and whether that is more than noise.
 
     ID is a measurement's id or a prefix of it; without ids, the measurements that were last taken together.
-    A change is `same` when it lies within the margin, and `undecided` when more blocks are needed.
+    A change is `same` when it lies within the margin, and `undecided` when more blocks are needed. -q prints a line for
+    each change: verdict, metric, load.
     """
-    from servolt.cli.compared import comparison_rows, comparison_shown
+    from servolt.cli.compared import comparison_rows, comparison_shown, verdict_lines
     from servolt.compare import compare
     from servolt.results import FolderStore
 
@@ -44,7 +51,7 @@ def command(ids: tuple[str, ...], margin: float, show_all: bool, out: Output) ->
     out.document(
         comparison,
         rows=comparison_rows(comparison),
-        ids=[change.verdict for change in comparison.changes],
+        ids=verdict_lines(comparison),
         human=lambda: comparison_shown(comparison, show_all=show_all),
     )
 

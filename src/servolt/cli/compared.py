@@ -1,15 +1,14 @@
 """A comparison, as people read it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
 
-from servolt.cli.tables import point, quantity, spread, table
+from servolt.cli.tables import labelled, point, quantity, spread, table
 from servolt.compare import Change, Comparison, PredictedBesideMeasured
 
-__all__ = ["comparison_rows", "comparison_shown", "prediction_table"]
+__all__ = ["comparison_rows", "comparison_shown", "verdict_lines"]
 
 # What a reader decides by; the document holds the rest.
 PREDICTED = ("prefill_throughput", "decode_throughput", "output_throughput", "ttft", "tpot", "resident_memory")
@@ -19,25 +18,50 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
     return [change.model_dump(mode="json") for change in comparison.changes]
 
 
+def verdict_lines(comparison: Comparison) -> list[str]:
+    """For scripts: worse ttft c=4. What was not measured has no verdict."""
+    labels = _labels(comparison)
+    many = len(comparison.measurements) > 2
+    return [
+        " ".join(
+            (
+                change.verdict,
+                change.metric,
+                point(change.concurrency, change.request_rate),
+                *([labels[change.other]] if many else []),
+            )
+        )
+        for change in comparison.changes
+        if change.value is not None and change.baseline_value is not None
+    ]
+
+
 def comparison_shown(comparison: Comparison, *, show_all: bool = False) -> list[RenderableType]:
-    labels = dict(zip(comparison.measurements, comparison.labels, strict=True))
+    labels = _labels(comparison)
     baseline = comparison.measurements[0]
     parts: list[RenderableType] = []
     parts += [
-        f"differs: {one.field}  " + " → ".join(_fact(value) for value in one.values) for one in comparison.differs
+        labelled("differs", f"{one.field}  " + " → ".join(_fact(value) for value in one.values))
+        for one in comparison.differs
     ]
-    parts.append(
-        f"same:    {', '.join(comparison.same)}" if show_all else f"same:    {len(comparison.same)} facts (--all)"
-    )
+    same = ", ".join(comparison.same) if show_all else f"{len(comparison.same)} facts (--all names them)"
+    parts.append(labelled("same", same))
     for other in comparison.measurements[1:]:
         changes = [change for change in comparison.changes if change.other == other]
         shown = [change for change in changes if change.value is not None or change.baseline_value is not None]
         columns = ["metric", "load", f"{labels[baseline]}>", f"{labels[other]}>", "change [95 % interval]>", "verdict"]
         parts += ["", table(columns, [_cells(change) for change in shown]), *_reasons(changes)]
-    if comparison.predictions:
-        parts += ["", prediction_table(comparison.predictions)]
-    parts += [f"caution: {problem.message} {problem.remedy}" for problem in comparison.warnings]
-    return parts
+    for one in comparison.measurements:
+        predictions = _one_statistic_each([row for row in comparison.predictions if row.measurement == one])
+        if predictions:
+            parts += ["", _prediction_table(labels[one], predictions)]
+    return parts + [labelled("caution", f"{problem.message} {problem.remedy}") for problem in comparison.warnings]
+
+
+def _labels(comparison: Comparison) -> dict[str, str]:
+    """By id: the deployment, with the id's first digits where one deployment was measured twice."""
+    pairs = list(zip(comparison.measurements, comparison.labels, strict=True))
+    return {one: label if comparison.labels.count(label) == 1 else f"{label} {one[:6]}" for one, label in pairs}
 
 
 def _fact(value: Any) -> str:
@@ -69,22 +93,35 @@ def _percent(change: Change) -> str:
     return f"{middle} [{change.change_low * 100:+.1f}, {change.change_high * 100:+.1f}]"
 
 
-def _reasons(changes: Sequence[Change]) -> list[str]:
-    """Why something is undecided or missing, once each."""
-    said: dict[str, list[str]] = {}
-    for change in changes:
-        if change.verdict == "undecided":
-            said.setdefault(change.reason, []).append(
-                f"{_metric(change.metric, change.statistic)} {point(change.concurrency, change.request_rate)}"
-            )
-    return [f"  {', '.join(names)}: {reason}" for reason, names in said.items()]
+def _reasons(changes: Sequence[Change]) -> Iterator[RenderableType]:
+    """Why something is undecided or missing, once each, and how many blocks would tell."""
+    undecided = [change for change in changes if change.verdict == "undecided"]
+    for reason in dict.fromkeys(change.reason for change in undecided):
+        about = [change for change in undecided if change.reason == reason]
+        needed = _names_by({_name(change): change.blocks_needed for change in about})
+        counts = "; ".join(f"{count} for {', '.join(needed[count])}" for count in sorted(filter(None, needed)))
+        if counts:
+            yield labelled("undecided", f"{reason}. By the spread so far, these --repetitions would: about {counts}.")
+        else:
+            measured = any(change.value is not None and change.baseline_value is not None for change in about)
+            yield labelled("undecided" if measured else "missing", f"{', '.join(map(_name, about))}: {reason}.")
 
 
-def prediction_table(predictions: Sequence[PredictedBesideMeasured]) -> Table:
-    """Predicted beside measured: one statistic of each metric, the median of latencies where there is one."""
+def _name(change: Change) -> str:
+    return f"{_metric(change.metric, change.statistic)} {point(change.concurrency, change.request_rate)}".strip()
+
+
+def _names_by(counts: Mapping[str, int | None]) -> dict[int | None, list[str]]:
+    found: dict[int | None, list[str]] = {}
+    for name, count in counts.items():
+        found.setdefault(count, []).append(name)
+    return found
+
+
+def _prediction_table(label: str, predictions: Sequence[PredictedBesideMeasured]) -> RenderableType:
+    """Predicted beside measured. The deployment stands where its metrics do, which leaves room for them."""
     rows = [
         [
-            one.label,
             _metric(one.metric, one.statistic),
             point(one.concurrency, one.request_rate),
             spread(one.predicted, one.predicted_low, one.predicted_high, one.unit),
@@ -92,16 +129,16 @@ def prediction_table(predictions: Sequence[PredictedBesideMeasured]) -> Table:
             "" if one.error is None else f"{one.error * 100:+.0f} %",
             "" if one.inside is None else "inside" if one.inside else "outside",
         ]
-        for one in _one_statistic_each(predictions)
+        for one in predictions
     ]
-    columns = ["deployment", "metric", "load", "predicted [90 % interval]>", "measured>", "error>", "interval"]
-    return table(columns, rows)
+    return table([label, "load", "predicted [90 % interval]>", "measured>", "error>", "interval"], rows)
 
 
 def _one_statistic_each(predictions: Sequence[PredictedBesideMeasured]) -> list[PredictedBesideMeasured]:
-    chosen: dict[tuple[str, str, int | None, float | None], PredictedBesideMeasured] = {}
+    """Of each metric, the median of latencies where there is one."""
+    chosen: dict[tuple[str, int | None, float | None], PredictedBesideMeasured] = {}
     for one in predictions:
-        key = (one.measurement, one.metric, one.concurrency, one.request_rate)
+        key = (one.metric, one.concurrency, one.request_rate)
         if one.metric in PREDICTED and (key not in chosen or one.statistic == "p50"):
             chosen[key] = one
     return list(chosen.values())

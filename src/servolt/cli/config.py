@@ -1,16 +1,18 @@
 """`servolt config`."""
 
+from typing import Any
+
 import click
 
 from servolt import settings
-from servolt.cli.output import Output, output_options
+from servolt.cli.output import Human, Output, output_options
 
 __all__ = ["command"]
 
 
 @click.command()
 @click.option("--origin", is_flag=True, help="Also print where each value comes from.")
-@click.argument("action", type=click.Choice(["show"]), default="show")
+@click.argument("action", metavar="[show]", type=click.Choice(["show"]), default="show")
 @output_options
 def command(action: str, origin: bool, out: Output) -> None:
     """Show the settings.
@@ -28,12 +30,19 @@ def command(action: str, origin: bool, out: Output) -> None:
         for found in settings.resolve_all()
     ]
 
-    def human() -> str:
-        lines = []
-        for row in rows:
-            value = "not set" if row["value"] in (None, "") else row["value"]
-            place = f"  ({row['origin']})" if origin else ""
-            lines.append(f"{row['name']:15} {value!s:12} {row['meaning']}{place}")
-        return "\n".join(lines)
+    def human() -> Human:
+        from servolt.cli.tables import table
+
+        columns = ["setting", "value", *(["from"] if origin else []), "meaning"]
+        cells = [
+            [row["name"], _words(row["value"]), *([row["origin"]] if origin else []), row["meaning"]] for row in rows
+        ]
+        return [table(columns, cells)]
 
     out.items("servolt.config/1", rows, ids=[str(row["name"]) for row in rows], human=human)
+
+
+def _words(value: Any) -> str:
+    if value in (None, ""):
+        return "not set"
+    return f"{value:g}" if isinstance(value, float) else str(value)

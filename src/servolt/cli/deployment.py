@@ -3,17 +3,21 @@
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from servolt import settings
-from servolt.deployment import Deployment
 from servolt.errors import InvalidInputError
-from servolt.sources import resolved
 from servolt.units import parse_count
 
-__all__ = ["Count", "deployment_options", "read_deployment"]
+if TYPE_CHECKING:
+    from servolt.deployment import Deployment
+    from servolt.document import Document
+
+__all__ = ["Count", "deployment_options", "read_deployment", "read_file"]
+
+Kind = TypeVar("Kind", bound="Document")
 
 
 class Count(click.ParamType[int]):
@@ -67,15 +71,18 @@ def deployment_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def read_deployment(name: str | None, flags: Mapping[str, Any]) -> Deployment:
+def read_deployment(name: str | None, flags: Mapping[str, Any]) -> "Deployment":
     """From NAME, NAME:QUANTIZATION, a GGUF path or a YAML or JSON file; flags and settings fill in the rest.
 
     Raises InvalidInputError.
     """
+    from servolt.deployment import Deployment
+    from servolt.sources import resolved
+
     wanted = name or settings.resolve("model").value
     path = Path(wanted).expanduser()
     if path.suffix in (".yaml", ".yml", ".json"):
-        written = _read_file(path)
+        written = read_file(Deployment, path)
         return resolved(Deployment.from_plain({**written.model_dump(exclude_none=True), **flags}))
     chosen = dict(flags)
     for setting in ("engine", "max_num_seqs", "max_model_len"):
@@ -84,8 +91,11 @@ def read_deployment(name: str | None, flags: Mapping[str, Any]) -> Deployment:
     return resolved(Deployment.of(wanted, **chosen))
 
 
-def _read_file(path: Path) -> Deployment:
+def read_file(kind: type[Kind], path: Path) -> Kind:
+    """A document as YAML or JSON. Raises InvalidInputError, which names the file."""
     try:
-        return Deployment.from_yaml(path.read_bytes())
+        return kind.from_yaml(path.read_bytes())
     except OSError as error:
         raise InvalidInputError(f"{path} can't be read: {error.strerror}.", "Name a file that exists.") from error
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{path}: {error.cause}", error.remedy) from error

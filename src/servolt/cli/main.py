@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from servolt import __version__
-from servolt.errors import ServoltError
+from servolt.errors import InvalidInputError, ServoltError
 
 __all__ = ["COMMANDS", "cli", "main"]
 
@@ -33,12 +33,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "schema": ("Help", "Print the JSON Schema of a document."),
 }
 
+COMPLETION = "_SERVOLT_COMPLETE"  # what a shell sets that wants completions
+
 _EPILOG = """
 \b
-Exit codes: 0 done, 1 failed, 2 usage, 3 the asked condition does not hold,
-4 measured but not valid, 5 an engine did not start or died,
-6 needs network or login (nothing does yet), 124 an engine was not ready in time,
-130 interrupted.
+Exit codes: 0 done, 1 failed, 2 usage, 3 the asked condition
+does not hold, 4 measured but not valid, 5 an engine did not
+start or died, 6 needs network or login (nothing does yet),
+124 an engine was not ready in time, 130 interrupted.
+
+\b
+To complete names in bash, put this into ~/.bashrc (zsh and fish alike):
+eval "$(_SERVOLT_COMPLETE=bash_source servolt)"
 """
 
 
@@ -73,12 +79,18 @@ def cli() -> None:
 def main(argv: list[str] | None = None) -> None:
     """Runs a command and exits with its code."""
     args = sys.argv[1:] if argv is None else argv
+    _hold_closed_streams()
     sys.exit(run(args))
 
 
 def run(args: list[str]) -> int:
+    if COMPLETION in os.environ:
+        from servolt.cli.completion import register
+
+        register()
     try:
-        result = cli.main(args=args, prog_name="servolt", standalone_mode=False)
+        _refuse_what_is_no_text(args)
+        result = cli.main(args=args, prog_name="servolt", complete_var=COMPLETION, standalone_mode=False)
     except ServoltError as error:
         return _fail(args, error.code, error.cause, error.remedy, error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -101,6 +113,27 @@ def run(args: list[str]) -> int:
         cause = f"unexpected {type(error).__name__}: {error}"
         return _fail(args, "E-BUG-001", cause, "SERVOLT_DEBUG=1 shows the traceback; please report it.", 1)
     return result if isinstance(result, int) else 0
+
+
+def _hold_closed_streams() -> None:
+    """A stream that was closed (`>&-`) leaves its number to the next file that is opened, and prints would go there."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+
+
+def _refuse_what_is_no_text(args: list[str]) -> None:
+    """Bytes that the locale can't read come in as lone surrogates, which no document and no request can hold."""
+    for arg in args:
+        try:
+            arg.encode()
+        except UnicodeEncodeError:
+            raise InvalidInputError(
+                f"{arg!a} is no text in this locale ({sys.getfilesystemencoding()}).",
+                "Set LC_ALL=C.UTF-8 and leave PYTHONUTF8 unset; a file whose name is no UTF-8 has to be renamed.",
+            ) from None
 
 
 def _sentence(text: str) -> str:

@@ -1,32 +1,40 @@
 """`servolt plan`."""
 
-import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from servolt import registry, settings
+from servolt import settings
+from servolt.cli.completion import complete_model
 from servolt.cli.deployment import deployment_options, read_deployment
 from servolt.cli.output import Output, output_options
 from servolt.cli.workload import workload_options
 from servolt.errors import ConditionFailedError, InvalidInputError
-from servolt.workload import Workload
+
+if TYPE_CHECKING:
+    from servolt.command import Command
+    from servolt.plan import Plan
+    from servolt.workload import Workload
 
 __all__ = ["command"]
 
+UNFIT = {"no": "{} does not fit.", "tight": "{} may not fit.", "unknown": "whether {} fits is not known."}
+
 
 @click.command()
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=complete_model)
 @deployment_options
 @workload_options
 @click.option(
-    "--export", type=click.Choice(["shell", "json", "yaml"]), help="Print the command that serve would start."
+    "--export",
+    type=click.Choice(["shell", "json", "yaml"]),
+    help="Print the command that serve would start, and nothing else.",
 )
 @click.option("--check", is_flag=True, help="Exit with 3 unless it fits.")
 @output_options
 def command(
-    model: str | None, flags: Mapping[str, Any], workload: Workload, export: str | None, check: bool, out: Output
+    model: str | None, flags: Mapping[str, Any], workload: "Workload", export: str | None, check: bool, out: Output
 ) -> None:
     """Say whether a model fits on this machine, how fast it will be, and what runs it.
 
@@ -38,7 +46,7 @@ def command(
 
     deployment = read_deployment(model, flags)
     plan = plan_here(deployment, workload, settings.folders())
-    for problem in plan.warnings:
+    for problem in plan.problems:
         if problem.severity == "error":
             raise InvalidInputError(problem.message, problem.remedy)
     if export is not None:
@@ -46,14 +54,23 @@ def command(
     else:
         out.document(plan, rows=plan_rows(plan), ids=[plan.verdict], human=lambda: plan_shown(plan))
     if check and plan.verdict != "fits":
-        remedy = " ".join(fix.text for fix in plan.fixes) or "Free memory, or choose a smaller model."
-        raise ConditionFailedError(f"{deployment.label} does not surely fit: {plan.verdict}. {plan.reasons[0]}", remedy)
+        raise _unfit(plan)
 
 
-def _export(command: Any, form: str, out: Output) -> None:
+def _export(command: "Command | None", form: str, out: Output) -> None:
+    from servolt import registry
+
     if command is None:
         raise InvalidInputError("this deployment starts nothing here.", "Name an engine that runs on this machine.")
     if form == "shell":
         out.text(registry.launcher("process").render(command))
+    elif form == "yaml":
+        out.text(command.to_yaml())
     else:
-        out.text(command.to_yaml() if form == "yaml" else json.dumps(command.model_dump(mode="json"), indent=2))
+        out.json_only(command.model_dump(mode="json"))
+
+
+def _unfit(plan: "Plan") -> ConditionFailedError:
+    enough = [fix.text for fix in plan.fixes if fix.verdict in ("fits", "tight")]
+    remedy = " ".join(enough) or "Free memory, or choose a smaller model."
+    return ConditionFailedError(f"{UNFIT[plan.verdict].format(plan.deployment.label)} {' '.join(plan.reasons)}", remedy)

@@ -1,12 +1,12 @@
-"""A plan, as people read it."""
+"""A plan, as people and as tables read it."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import RenderableType
 
-from servolt.cli.tables import point, spread, table
+from servolt.cli.tables import labelled, point, spread, table, terminal_width
 from servolt.metrics import Estimate
 from servolt.plan import Plan
 from servolt.units import format_bytes
@@ -15,18 +15,56 @@ __all__ = ["plan_rows", "plan_shown"]
 
 # What a reader decides by; the document holds the rest.
 SHOWN = ("prefill_throughput", "decode_throughput", "output_throughput", "ttft", "tpot")
-BAR = 44  # characters for the whole of the memory
+BAR, SHORT_BAR = 44, 12  # characters for the whole of the memory
+WIDE = 100  # columns of a terminal, from which the long bar has room
+HEADLINES = {"fits": "FITS", "tight": "TIGHT", "no": "DOES NOT FIT", "unknown": "NOT KNOWN"}
+# Of an estimate; how its interval was obtained is the same for all and stands in the document.
+COLUMNS = ("statistic", "concurrency", "request_rate", "value", "low", "high", "unit", "basis", "n", "reason")
 
 
 def plan_rows(plan: Plan) -> list[dict[str, Any]]:
-    return [estimate.model_dump(mode="json") for estimate in plan.estimates]
+    """The verdict first, then where the memory goes, what would save some, the estimates, and what to heed."""
+    memory = plan.memory
+    bounds = {"value": memory.total_bytes, "low": memory.low_bytes, "high": memory.high_bytes, "unit": "bytes"}
+    rows = [_row("verdict", plan.verdict, **bounds, reason=" ".join(plan.reasons))]
+    rows += [
+        _row(
+            "memory",
+            f"{rank.rank} {name}" if len(memory.per_rank) > 1 else name,
+            value=term.bytes,
+            low=term.low,
+            high=term.high,
+            unit="bytes",
+            basis=term.basis,
+            reason=term.formula,
+        )
+        for rank in memory.per_rank
+        for name, term in rank.terms.items()
+        if term.high
+    ]
+    rows.append(_row("memory", "available", value=memory.available_bytes, unit="bytes", reason="free now"))
+    rows += [
+        _row("fix", _words(fix.change), value=fix.total_bytes, unit="bytes", reason=fix.text) for fix in plan.fixes
+    ]
+    rows += [
+        _row("estimate", one.metric, **one.model_dump(mode="json", include=set(COLUMNS))) for one in plan.estimates
+    ]
+    return rows + [_row(one.severity, one.code, reason=f"{one.message} {one.remedy}") for one in plan.problems]
+
+
+def _row(kind: str, metric: str, **cells: Any) -> dict[str, Any]:
+    return {"row": kind, "metric": metric, **{column: cells.get(column) for column in COLUMNS}}
+
+
+def _words(change: Mapping[str, str | int]) -> str:
+    return " ".join(f"{name}={value}" for name, value in change.items())
 
 
 def plan_shown(plan: Plan) -> list[RenderableType]:
     parts: list[RenderableType] = [_head(plan), *_memory(plan), "", *_speed(plan)]
-    parts += ["energy      not predicted: no power of this machine was measured"]
-    parts += [f"bottleneck  {plan.bottleneck} at the first load   ({_shares(plan)})", f"basis       {plan.calibration}"]
-    parts += [f"{problem.severity:11} {problem.message} {problem.remedy}" for problem in plan.warnings]
+    parts.append(labelled("energy", "not predicted: no power of this machine was measured"))
+    parts += [labelled("bottleneck", _bottleneck(plan)), labelled("basis", plan.calibration)]
+    parts += [labelled(problem.severity, f"{problem.message} {problem.remedy}") for problem in plan.problems]
     if plan.command is not None and plan.verdict != "no":
         parts += ["", f"Run it:     servolt serve {_arguments(plan)}"]
     if plan.command is not None:
@@ -49,27 +87,32 @@ def _arguments(plan: Plan) -> str:
 
 def _head(plan: Plan) -> str:
     version = f" {plan.engine_version}" if plan.engine_version else ""
-    machine = plan.accelerator
-    return (
-        f"{plan.deployment.label} · {plan.model.quantization} · {plan.deployment.engine}{version} · "
-        f"{machine.name}, {machine.count} cores, {plan.threads} threads"
-    )
+    machine, deployment = plan.accelerator, plan.deployment
+    named = deployment.label if deployment.quantization else f"{deployment.label} · {plan.model.quantization}"
+    if plan.threads is None:
+        return f"{named} · {deployment.engine}{version} · {machine.count} x {machine.name}"
+    many = f"{_many(machine.count, 'core')}, {_many(plan.threads, 'thread')}"
+    return f"{named} · {deployment.engine}{version} · {machine.name}, {many}"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _memory(plan: Plan) -> Iterator[RenderableType]:
-    yield f"{plan.verdict.upper():11} " + " ".join(plan.reasons)
+    yield labelled(HEADLINES[plan.verdict], " ".join(plan.reasons))
     memory = plan.memory
+    bar = BAR if terminal_width() >= WIDE else SHORT_BAR
     rows = [
-        [part.name, format_bytes(part.bytes), "█" * round(BAR * part.bytes / memory.total_bytes), part.formula]
-        for part in memory.parts
+        [name, format_bytes(term.bytes), "█" * round(bar * term.bytes / memory.total_bytes), term.formula]
+        for name, term in memory.fullest.terms.items()
+        if term.high
     ]
     yield table(["  part", "size>", "", "from"], [[f"  {row[0]}", *row[1:]] for row in rows])
-    yield (
-        f"  KV cache: {memory.kv_bytes_per_token:,} B for each token; {memory.max_num_seqs} sequences of "
-        f"{memory.max_model_len:,} tokens"
-    )
+    each = f"{memory.kv_bytes_per_token:,} B for each token"
+    yield labelled("  KV cache", f"{each}; {_many(memory.max_num_seqs, 'sequence')} of {memory.max_model_len:,} tokens")
     for fix in plan.fixes:
-        yield f"  fix: {fix.text}"
+        yield labelled("  fix", fix.text)
 
 
 def _speed(plan: Plan) -> Iterator[RenderableType]:
@@ -80,8 +123,7 @@ def _speed(plan: Plan) -> Iterator[RenderableType]:
         for metric in SHOWN:
             found = _chosen(here, metric)
             if found is not None:
-                shown = spread(found.value, found.low, found.high, found.unit)
-                rows.append([metric, point(*load), shown, found.basis])
+                rows.append([_named(found), point(*load), _predicted(found), found.basis])
     yield table([f"speed at {lengths}", "load", "predicted [90 % interval]>", "basis"], rows)
 
 
@@ -91,6 +133,18 @@ def _chosen(here: list[Estimate], metric: str) -> Estimate | None:
     return next((one for one in named if one.statistic == "p50"), named[0] if named else None)
 
 
-def _shares(plan: Plan) -> str:
-    largest = sorted(plan.step, key=lambda term: -term.seconds)[:3]
-    return ", ".join(f"{term.name} {term.share * 100:.0f} %" for term in largest)
+def _named(found: Estimate) -> str:
+    return f"{found.metric} p50" if found.statistic == "p50" else found.metric
+
+
+def _predicted(found: Estimate) -> str:
+    if found.value is None:
+        return f"not predicted: {found.reason}"
+    return spread(found.value, found.low, found.high, found.unit)
+
+
+def _bottleneck(plan: Plan) -> str:
+    first, *others = sorted(plan.step, key=lambda term: -term.seconds)[:3]
+    then = ", ".join(f"{term.name} {term.share * 100:.0f} %" for term in others)
+    at = f"{first.name}, {first.share * 100:.0f} % of a decode step at {plan.workload.points[0]}"
+    return f"{at}; then {then}" if then else at

@@ -1,14 +1,17 @@
 """`servolt ps`."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from servolt.cli.output import Human, Output, output_options, say
 from servolt.errors import AddressError
-from servolt.units import format_bytes
+from servolt.units import format_bytes, format_duration
 
 __all__ = ["command"]
+
+FOR_EVER_S = 365 * 86400.0
 
 
 @click.command()
@@ -49,10 +52,20 @@ def command(out: Output) -> None:
                 str(row["pid"]),
                 row["model"] or "none loaded",
                 "" if row["bytes"] is None else format_bytes(row["bytes"]),
-                str(row["expires_at"] or ""),
+                _remaining(row["expires_at"]),
             ]
             for row in rows
         ]
-        return [table(["server", "process", "model", "memory>", "until"], cells)]
+        return [table(["server", "process", "model", "memory>", "unloaded in"], cells)]
 
     out.items("servolt.servers/1", rows, ids=[row["url"] for row in rows], human=human)
+
+
+def _remaining(expires_at: str | None) -> str:
+    """Where a model stays for ever, Ollama's clients expect a date in a far century."""
+    if not expires_at:
+        return ""
+    seconds = (datetime.fromisoformat(expires_at) - datetime.now(UTC)).total_seconds()
+    if seconds < 1:
+        return "now"
+    return "never" if seconds > FOR_EVER_S else format_duration(round(seconds))

@@ -1,7 +1,6 @@
 """`servolt schema NAME`."""
 
 import importlib
-import json
 from typing import Any
 
 import click
@@ -37,12 +36,12 @@ def json_schema(name: str) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("name", type=click.Choice(sorted(DOCUMENTS)), required=False)
+@click.argument("name", metavar="[NAME]", type=click.Choice(sorted(DOCUMENTS)), required=False)
 @output_options
 def command(name: str | None, out: Output) -> None:
     """Print the JSON Schema of a document; without NAME, list the documents."""
     if name is not None:
-        out.text(json.dumps(json_schema(name), indent=2))
+        out.json_only(json_schema(name))
         return
     rows = [{"name": one, "schema": f"servolt.{one}/1"} for one in sorted(DOCUMENTS)]
 

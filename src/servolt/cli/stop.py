@@ -6,6 +6,7 @@ import time
 
 import click
 
+from servolt.cli.completion import complete_model
 from servolt.cli.output import Output, output_options
 from servolt.errors import AddressError, ModelNotFoundError
 
@@ -16,13 +17,15 @@ POLL_S = 0.02
 
 
 @click.command()
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=complete_model)
 @output_options
 def command(model: str | None, out: Output) -> None:
     """Unload MODEL wherever it is loaded; without MODEL, stop every server of this user."""
     stopped = _unload(model) if model else _stop_servers()
+    did = "unloaded" if model else "stopped"
     rows = [{"stopped": name} for name in stopped]
-    out.items("servolt.stopped/1", rows, ids=stopped, human=lambda: "\n".join(stopped) or "no server runs")
+    human = "\n".join(f"{did} {name}" for name in stopped) or "no server ran"
+    out.items("servolt.stopped/1", rows, ids=stopped, human=lambda: human)
 
 
 def _unload(model: str) -> list[str]:

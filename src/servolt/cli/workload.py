@@ -3,13 +3,15 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from servolt.cli.deployment import Count
+from servolt.cli.deployment import Count, read_file
 from servolt.errors import InvalidInputError
-from servolt.workload import Workload
+
+if TYPE_CHECKING:
+    from servolt.workload import Workload
 
 __all__ = ["workload_options"]
 
@@ -72,7 +74,9 @@ def workload_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def _workload(given: dict[str, Any]) -> Workload:
+def _workload(given: dict[str, Any]) -> "Workload":
+    from servolt.workload import Workload
+
     file = given.pop("workload_file")
     fields = {name: value for name, value in given.items() if value is not None and value is not False}
     if fields.pop("natural", False):
@@ -84,7 +88,7 @@ def _workload(given: dict[str, Any]) -> Workload:
         fields.setdefault("arrival", "closed")
     elif "request_rate" in fields:
         fields.setdefault("arrival", "poisson")
-    base = _read(file).model_dump(exclude_unset=True) if file else {}
+    base = read_file(Workload, file).model_dump(exclude_unset=True) if file else {}
     return Workload.from_plain({"concurrency": (1, 4), **base, **fields})
 
 
@@ -92,10 +96,3 @@ def _whole(level: float) -> int:
     if not level.is_integer():
         raise InvalidInputError(f"{level:g} streams are no whole number.", "--concurrency takes whole numbers: 1,4,16.")
     return int(level)
-
-
-def _read(path: Path) -> Workload:
-    try:
-        return Workload.from_yaml(path.read_bytes())
-    except OSError as error:
-        raise InvalidInputError(f"{path} can't be read: {error.strerror}.", "Name a file that exists.") from error

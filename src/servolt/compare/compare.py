@@ -53,6 +53,8 @@ def _refuse_what_must_not_be_compared(measurements: Sequence[Measurement]) -> No
     if len(measurements) < 2:
         raise NotComparableError("a comparison needs two measurements.", "Name two.")
     first = measurements[0]
+    if len({one.id for one in measurements}) < len(measurements):
+        raise NotComparableError("one measurement is named twice.", "`servolt list --runs` lists all.")
     for other in measurements[1:]:
         if other.workload_digest != first.workload_digest:
             raise NotComparableError(
@@ -131,7 +133,7 @@ def _why_unpaired(
             return (shown.reason if shown else None) or "not measured"
     if not _interleaved([baseline, other]):
         return "not taken side by side: drift of the machine can't be told from a change"
-    return f"{blocks} blocks hold both: at least 2 are needed to say anything"
+    return f"{blocks} {'block holds' if blocks == 1 else 'blocks hold'} both: at least 2 are needed to say anything"
 
 
 def _log_ratios(baseline: Measurement, other: Measurement, metric: str, point: LoadPoint) -> list[float]:
@@ -172,14 +174,34 @@ def _verdict(change: Change, paired: PairedComparison, p_value: float, family: i
         grows = (paired.estimate > 0) == (METRICS[change.metric].better == "higher")
         verdict, reason = "better" if grows else "worse", f"p {_p(p_value)} (Holm over {family})"
     else:
-        more = f", about {paired.blocks_needed} more would" if paired.blocks_needed else ""
-        reason = f"{change.blocks} blocks don't decide it (p {_p(p_value)}, Holm over {family}){more}"
+        reason = _why_undecided(paired, p_value, family)
     estimated = {
         "change": math.expm1(paired.estimate),
         "change_low": math.expm1(paired.low),
         "change_high": math.expm1(paired.high),
     }
-    return change.model_copy(update={**estimated, "verdict": verdict, "reason": reason, "p_value": p_value})
+    judged = {"verdict": verdict, "reason": reason, "p_value": p_value}
+    if verdict == "undecided" and paired.blocks_needed is not None:
+        judged["blocks_needed"] = paired.blocks + paired.blocks_needed
+    return change.model_copy(update={**estimated, **judged})
+
+
+def _why_undecided(paired: PairedComparison, p_value: float, family: int) -> str:
+    """The exact test of few blocks can't get below alpha, whatever they show. The interval is of one change alone and
+    takes the blocks for normally distributed, so it may leave 0 out all the same."""
+    least = _least_blocks(family)
+    if paired.blocks >= least:
+        return f"{paired.blocks} blocks don't decide it (p {_p(p_value)}, Holm over {family})"
+    among = f" among {family} changes" if family > 1 else ""
+    return f"{paired.blocks} blocks can't decide{among}, even where an interval leaves 0 out: it takes at least {least}"
+
+
+def _least_blocks(family: int) -> int:
+    """So many of one sign have a p below alpha / family: the least p of n blocks is 2 / 2**n."""
+    blocks = 2
+    while family * 2.0 ** (1 - blocks) >= ALPHA:
+        blocks += 1
+    return blocks
 
 
 def _p(value: float) -> str:
@@ -216,7 +238,7 @@ def _warnings(measurements: Sequence[Measurement], changed_settings: int) -> lis
             Problem(
                 code="degraded",
                 severity="warning",
-                message=f"{', '.join(degraded)} carry validity flags.",
+                message=f"{' and '.join(degraded)} {'carries' if len(degraded) == 1 else 'carry'} validity flags.",
                 remedy="`servolt show ID` prints them with their remedies.",
             )
         )

@@ -38,6 +38,9 @@ class Change(Value):
     change_high: float | None = None
     p_value: float | None = Field(None, description="adjusted by Holm over all changes of this comparison")
     blocks: int = 0
+    blocks_needed: int | None = Field(
+        None, description="in all, that would likely decide it if effect and spread stay; None where it is decided"
+    )
     verdict: Verdict
     reason: str
 

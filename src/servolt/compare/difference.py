@@ -29,7 +29,7 @@ def _facts(measurement: Measurement) -> dict[str, Any]:
     # What the deployment asks for stands above; the engine's own word matters where nothing was asked.
     facts |= {f"effective {name}": value for name, value in _settings(measurement.effective).items()}
     if measurement.model is not None:
-        facts |= {"weights_bytes": measurement.model.weights_bytes, "parameters": measurement.model.parameters}
+        facts |= {"weights_bytes": measurement.model.weights_bytes, "parameters": measurement.model.total_params}
     host = measurement.host
     facts |= {"cpu": host.cpu, "usable_cores": host.usable_cores, "kernel": host.kernel, "os": host.os}
     facts["tool_version"] = measurement.tool_version

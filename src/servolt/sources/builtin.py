@@ -46,7 +46,7 @@ def _replay() -> Model:
         basis="stated",
         format="replay",
         file_bytes=0,
-        parameters=0,
+        total_params=0,
         weights_bytes=0,
         quantization="none",
         num_layers=0,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from servolt import settings
 from servolt.deployment import Deployment
-from servolt.errors import ModelFileError, ModelNotFoundError
+from servolt.errors import ModelNotFoundError
 from servolt.model import Model
 from servolt.model.gguf import read_gguf_header
 
@@ -15,7 +15,7 @@ class Local:
     """Files stay where they are."""
 
     def names(self) -> list[str]:
-        return [path.stem for path in _files() if _readable(path)]
+        return [path.stem for path in _files()]
 
     def find(self, deployment: Deployment) -> Model | None:
         name = deployment.model
@@ -27,8 +27,8 @@ class Local:
 
 def _by_path(deployment: Deployment) -> Model:
     path = Path(deployment.model).expanduser()
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is not there"
+    if not _is_file(path):
+        what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "is not there"
         raise ModelNotFoundError(
             f"{path} {what}.", "Give the path of a GGUF file, or a name that `servolt list` shows."
         )
@@ -44,7 +44,8 @@ def _by_path(deployment: Deployment) -> Model:
 def _by_name(name: str, quantization: str | None) -> Path | None:
     """NAME.gguf, or the one file NAME-QUANTIZATION.gguf, in whatever case. Raises ModelNotFoundError if many fit."""
     found = [path for path in _files() if _fits(path.stem.lower(), name.lower(), quantization)]
-    exact = [path for path in found if path.stem.lower() == name.lower()]
+    alike = [path for path in found if path.stem.lower() == name.lower()]
+    exact = [path for path in alike if path.stem == name] or alike
     if len(found) > 1 and len(exact) != 1:
         raise ModelNotFoundError(
             f"{name} may be {', '.join(path.stem for path in found)}.", "Give the whole name, as `servolt list` has it."
@@ -59,14 +60,13 @@ def _fits(stem: str, name: str, quantization: str | None) -> bool:
 
 
 def _files() -> list[Path]:
+    """Regular files only: opening a pipe waits for its writer, and a device has no end."""
     folder = settings.resolve("models").value
-    return [] if folder is None else sorted(Path(folder).expanduser().glob("*.gguf"))
+    return [] if folder is None else sorted(filter(_is_file, Path(folder).expanduser().glob("*.gguf")))
 
 
-def _readable(path: Path) -> bool:
-    """A broken file is no model to list; who names it is told what is wrong with it."""
+def _is_file(path: Path) -> bool:
     try:
-        read_gguf_header(path)
-    except ModelFileError:
+        return path.is_file()
+    except OSError:  # such as in a folder that may be listed but not entered
         return False
-    return True

@@ -2,39 +2,55 @@
 
 import asyncio
 import contextlib
+import math
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from servolt import registry
 from servolt.command import Engine
 from servolt.cores import usable_cpus
 from servolt.deployment import Deployment
+from servolt.document import Problem
+from servolt.errors import InvalidInputError, StorageError
 from servolt.gpu import Accelerator
 from servolt.host import ProcessTree, machine_busy_s, own_cpu_s
 from servolt.host.calibrate import read_bytes_per_s
 from servolt.host.facts import cpu_accelerator
+from servolt.measurement import Measurement
 from servolt.model import Model
 from servolt.model.gguf import read_gguf_header
-from servolt.plan.calibration import recalibrated
+from servolt.plan.calibration import Calibration, recalibrated, update
 from servolt.plan.fit import ProbePoint, fitted
 from servolt.plan.speed import Constants
+from servolt.results import FolderStore
 from servolt.serve.supervisor import Supervisor
 from servolt.settings import Folders
 from servolt.study.completion import Timing, complete
-from servolt.study.keep import read_calibration, write_document
+from servolt.study.keep import read_accelerator, read_calibration, write_document
 from servolt.study.probe import ProbeShape, write_probe
 
-__all__ = ["Calibrated", "Probe", "calibrate", "calibrated"]
+__all__ = ["Calibrated", "Known", "Probe", "calibrate", "calibrated", "known_here"]
+
+# Steps done, of how many, and what is being done.
+Progress: TypeAlias = Callable[[int, int, str], None]
 
 ENGINE = "llamacpp"
 SLOTS = 8
 CONTEXT = 512
+# Two that agree are enough. In six calibrations of a quiet two-core machine the built-in model's steps by two rounds
+# differed from those by three by 7 % at most, and spread as little (2 to 5 % against 2 to 4 %; by one round 4 to 12 %);
+# the intervals of plans are not surer than 27 % anyway. Where rounds do not agree, something else ran, and the third
+# shows how much it matters: with one round less the spread would be told too small.
 ROUNDS = 3
+ENOUGH_ROUNDS = 2
+AGREEMENT = 0.1  # of the median point between two rounds: no more than the surest calibration claims, `plan.fit`
+BEFORE_ROUNDS = 2  # steps that are shown before the first round: memory, and the engines' start
 # After so long no further round is begun: on a busy machine one round takes as long as three on a quiet one.
 ROUNDS_WITHIN_S = 5.0
 # Other programs' share of the processors from which a measurement counts as disturbed, here as in `measure`.
@@ -54,7 +70,7 @@ class Probe(NamedTuple):
 
 # Two with hardly any weights, which differ in layers, show what a step, a layer and a sequence cost; a small and a
 # large one of each data type show the reads from caches and from memory, and the arithmetic. Sizes are chosen so that
-# all of it takes about 8 s on one core at 40 GFLOP/s.
+# all of it takes 5 to 8 s on one core at 40 GFLOP/s.
 PROBES = (
     Probe("thin", ProbeShape(2, 128, 256, 4, 2, 32, 512, True), "f16", (1, 8), 96, 256),
     Probe("deep", ProbeShape(24, 128, 256, 4, 2, 32, 512, True), "f16", (1, 8), 32, 64),
@@ -84,28 +100,88 @@ class _Running(NamedTuple):
     tree: ProcessTree | None
 
 
-def calibrate(folders: Folders, progress: Callable[[str], None] | None = None) -> Calibrated:
-    """Measures this machine and writes both documents. Raises EngineError, StorageError."""
-    found = asyncio.run(calibrated(folders, PROBES, ROUNDS, progress or (lambda line: None)))
+class Known(NamedTuple):
+    """What earlier calibrations left. A document that can't be read is as good as none, and is one of the problems."""
+
+    accelerator: Accelerator
+    calibration: Calibration
+    problems: tuple[Problem, ...]
+
+
+def calibrate(folders: Folders, progress: Progress = lambda done, total, doing: None) -> Calibrated:
+    """Measures this machine and writes both documents, damaged ones too; all measurements that are kept teach anew.
+
+    Raises EngineError, StorageError.
+    """
+    for folder in (folders.data, folders.cache, folders.logs):
+        _require_writable(folder)
+    found = asyncio.run(calibrated(folders, PROBES, ROUNDS, progress))
     write_document(folders.accelerator, found.accelerator)
-    write_document(folders.calibration, recalibrated(read_calibration(folders), found.constants))
+    kept = [one.measurement for one in FolderStore(folders.measurements).list()]
+    calibration = _taught(recalibrated(known_here(folders).calibration, found.constants), kept)
+    write_document(folders.calibration, calibration)
     return found
 
 
-async def calibrated(
-    folders: Folders, probes: Sequence[Probe], rounds: int, progress: Callable[[str], None]
-) -> Calibrated:
+def known_here(folders: Folders) -> Known:
+    """For whoever must go on without: the plan refuses a damaged document."""
+    problems: list[Problem] = []
+    accelerator, calibration = cpu_accelerator(source="not known: accelerator.json can't be read"), Calibration()
+    try:
+        accelerator = read_accelerator(folders)
+    except StorageError as error:
+        problems.append(_unreadable("accelerator_unreadable", error, folders))
+    try:
+        calibration = read_calibration(folders)
+    except StorageError as error:
+        problems.append(_unreadable("calibration_unreadable", error, folders))
+    return Known(accelerator, calibration, tuple(problems))
+
+
+def _unreadable(code: str, error: StorageError, folders: Folders) -> Problem:
+    """Without the folder, which often holds a person's name: what `doctor` finds gets pasted."""
+    message = error.cause.replace(f"{folders.data}{os.sep}", "")
+    return Problem(code=code, severity="warning", message=message, remedy=error.remedy)
+
+
+def _require_writable(folder: Path) -> None:
+    """Before the machine is measured for seconds: an engine's log and the results have to go somewhere."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StorageError(
+            f"{folder} can't be written: {error.strerror}.", "Make the folder writable, or set SERVOLT_HOME."
+        ) from error
+
+
+def _taught(calibration: Calibration, measurements: Sequence[Measurement]) -> Calibration:
+    """With what these teach, oldest first. One whose engine or settings are not known here any more teaches nothing."""
+    for one in measurements:
+        if one.engine is None or one.model is None:
+            continue
+        try:
+            overhead = registry.engine(one.engine).overhead(one.deployment, one.model)
+            calibration = update(calibration, one, overhead_bytes=overhead)
+        except InvalidInputError:
+            continue
+    return calibration
+
+
+async def calibrated(folders: Folders, probes: Sequence[Probe], rounds: int, progress: Progress) -> Calibrated:
     """Times the engine on models with random weights, which are made for it and removed again."""
     machine = cpu_accelerator(source="this machine")
     threads = max(1, machine.count - 1)
-    progress("reading memory")
+    total = BEFORE_ROUNDS + rounds * len(probes)
+    progress(0, total, "reading memory")
     read = await asyncio.to_thread(read_bytes_per_s, threads)
     folders.cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="calibrate-", dir=folders.cache) as room:
         async with contextlib.AsyncExitStack() as stack:
-            progress("starting the engine on probe models")
+            progress(1, total, "starting the engine on probe models")
             running = await _started(stack, probes, Path(room), folders.logs)
-            times = await _timed(running, rounds, progress)
+            times = await _timed(running, rounds, lambda done, doing: progress(BEFORE_ROUNDS + done, total, doing))
     return _result(machine, threads, read, times)
 
 
@@ -131,9 +207,9 @@ async def _start(stack: contextlib.AsyncExitStack, probe: Probe, room: Path, log
     return _Running(probe, model, supervisor, server.url, tree)
 
 
-async def _timed(running: Sequence[_Running], rounds: int, progress: Callable[[str], None]) -> _Times:
+async def _timed(running: Sequence[_Running], rounds: int, progress: Callable[[int, str], None]) -> _Times:
     """All probes once in each round, so that a slow moment of the machine meets every probe alike."""
-    points: list[ProbePoint] = []
+    taken: list[list[ProbePoint]] = []
     requests: list[float] = []
     for one in running:
         await complete(one.url, one.supervisor.api_key, prompt_tokens=1, tokens=2)
@@ -141,16 +217,29 @@ async def _timed(running: Sequence[_Running], rounds: int, progress: Callable[[s
     for number in range(rounds):
         if number and time.monotonic() - began > ROUNDS_WITHIN_S:
             break
-        for one in running:
-            progress(f"round {number + 1} of {rounds}: {one.probe.name}")
-            points += [await _decode(one, streams) for streams in one.probe.streams]
+        taken.append([])
+        for place, one in enumerate(running):
+            progress(number * len(running) + place, f"round {number + 1} of {rounds}: {one.probe.name}")
+            taken[-1] += [await _decode(one, streams) for streams in one.probe.streams]
             prompt = await _ask(one, one.probe.prompt, 1)
-            points.append(ProbePoint(one.model, 0, 0.0, one.probe.prompt, prompt.prompt_s))
+            taken[-1].append(ProbePoint(one.model, 0, 0.0, one.probe.prompt, prompt.prompt_s))
             requests.append(prompt.end_s - prompt.start_s - prompt.prompt_s)
-    processors = len(usable_cpus()) * (time.monotonic() - began)
-    later = _foreign_s(running)
-    share = None if foreign is None or later is None else (later - foreign) / processors
-    return _Times(points, statistics.median(requests), share)
+        share = _foreign_share(running, foreign, time.monotonic() - began)
+        if len(taken) >= ENOUGH_ROUNDS and share is not None and share <= FOREIGN_SHARE and agree(*taken[-2:]):
+            break
+    return _Times([point for points in taken for point in points], statistics.median(requests), share)
+
+
+def agree(earlier: Sequence[ProbePoint], later: Sequence[ProbePoint]) -> bool:
+    """Whether two rounds of the same points tell the same of the machine."""
+    apart = [abs(math.log(one.seconds / other.seconds)) for one, other in zip(earlier, later, strict=True)]
+    return statistics.median(apart) <= AGREEMENT
+
+
+def _foreign_share(running: Sequence[_Running], before: float | None, elapsed_s: float) -> float | None:
+    """Of the processors that may be used, since then."""
+    now = _foreign_s(running)
+    return None if before is None or now is None else (now - before) / (len(usable_cpus()) * elapsed_s)
 
 
 def _foreign_s(running: Sequence[_Running]) -> float | None:
