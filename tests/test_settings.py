@@ -65,3 +65,10 @@ def test_a_bad_file_is_named(content: str, tmp_path: Path) -> None:
 def test_one_variable_moves_all_folders(tmp_path: Path) -> None:
     found = settings.folders({"SERVOLT_HOME": str(tmp_path)})
     assert {found.config.parent, found.data.parent, found.cache.parent, found.state.parent} == {tmp_path}
+
+
+@pytest.mark.parametrize("written", ["true", "[1]", "{a = 1}", "2026-01-01"])
+def test_a_value_that_is_neither_text_nor_a_number_is_refused_with_its_place(tmp_path: Path, written: str) -> None:
+    (tmp_path / "servolt.toml").write_text(f"model = {written}\n")
+    with pytest.raises(InvalidInputError, match=r"servolt\.toml: .* is neither text nor a number"):
+        settings.resolve("model", environ={}, cwd=tmp_path)

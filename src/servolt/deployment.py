@@ -1,12 +1,42 @@
 """One way to run one model."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
-from servolt.document import Document, digest
+from servolt.document import Document, Value, digest
+from servolt.units import parse_count
 
-__all__ = ["Deployment"]
+__all__ = ["Deployment", "Hardware", "Speculation"]
+
+
+def _counted(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"{value} is no number")
+    return parse_count(value) if isinstance(value, str) else value
+
+
+# In a file as on the command line: 8192, or 8k (8,000) and 8K (8,192).
+Count = Annotated[int, BeforeValidator(_counted, json_schema_input_type=int | str)]
+
+
+class Hardware(Value):
+    """What a deployment runs on. Without a name it is this machine."""
+
+    accelerator: str | None = Field(None, description="a name from the catalogue, as drivers or vendors write it")
+    count: int = Field(1, ge=1, le=65536, description="devices, over all machines")
+    memory_bytes: int | None = Field(None, ge=1, description="visible memory of one device, where it is known better")
+    host_memory_bytes: int | None = Field(None, ge=1, description="memory of the machine that can be used")
+
+
+class Speculation(Value):
+    """Tokens that are guessed and then checked."""
+
+    method: Literal["draft_model", "eagle", "eagle3", "mtp", "medusa", "ngram"]
+    model: str | None = Field(None, description="of the draft model or of the heads")
+    num_speculative_tokens: int = Field(1, ge=1, le=64)
+    acceptance: float | None = Field(None, ge=0, description="mean accepted tokens a step, measured; never assumed")
 
 
 class Deployment(Document):
@@ -16,16 +46,55 @@ class Deployment(Document):
     """
 
     schema_: Literal["servolt.deployment/1"] = Field("servolt.deployment/1", alias="schema")
-    model: str = Field(min_length=1, description="a built-in name such as guide, or the path of a GGUF file")
-    quantization: str | None = Field(None, description="which weights of the model: f16, q8_0 ...")
+    model: str = Field(min_length=1, description="a built-in name such as guide, a path, or a Hub id")
+    quantization: str | None = Field(None, description="which weights of the model: f16, q8_0, fp8 ...")
     engine: str = "llamacpp"
     engine_executable: str | None = Field(None, description="an executable to use in place of the engine's own")
-    max_model_len: int | None = Field(None, ge=1, le=2**31 - 1, description="context of one sequence, tokens")
-    max_num_seqs: int | None = Field(None, ge=1, le=4096, description="sequences that run at the same time")
-    max_num_batched_tokens: int | None = Field(None, ge=1, le=2**20, description="tokens of one step")
+    max_model_len: Count | None = Field(None, ge=1, le=2**31 - 1, description="context of one sequence, tokens")
+    max_num_seqs: Count | None = Field(None, ge=1, le=4096, description="sequences that run at the same time")
+    max_num_batched_tokens: Count | None = Field(None, ge=1, le=2**20, description="tokens of one step")
     kv_cache_dtype: str | None = None
     enable_prefix_caching: bool | None = None
-    threads: int | None = Field(None, ge=1, le=4096)
+    threads: Count | None = Field(None, ge=1, le=4096)
+    hardware: Hardware | None = Field(None, description="None is this machine")
+    engine_version: str | None = Field(None, description="of the engine that is planned for, such as 0.19.0")
+    dtype: str | None = Field(None, description="of weights and arithmetic: bfloat16, float16, float32")
+    tensor_parallel_size: Count | None = Field(None, ge=1, le=65536)
+    pipeline_parallel_size: Count | None = Field(None, ge=1, le=65536)
+    data_parallel_size: Count | None = Field(None, ge=1, le=65536)
+    enable_expert_parallel: bool | None = None
+    expert_parallel_size: Count | None = Field(None, ge=1, le=65536, description="SGLang's and TensorRT-LLM's")
+    decode_context_parallel_size: Count | None = Field(None, ge=1, le=65536)
+    enable_dp_attention: bool | None = Field(None, description="SGLang's: attention in parallel over data")
+    gpu_memory_utilization: float | None = Field(None, gt=0, le=1, description="vLLM's share of visible memory")
+    kv_cache_memory_bytes: Count | None = Field(None, ge=1, description="vLLM's: the pool's size, without profiling")
+    mem_fraction_static: float | None = Field(None, gt=0, lt=1, description="SGLang's share for weights and pool")
+    free_gpu_memory_fraction: float | None = Field(None, gt=0, le=1, description="TensorRT-LLM's share of what is free")
+    block_size: Count | None = Field(None, ge=1, le=65536, description="tokens of one KV block")
+    swa_full_tokens_ratio: float | None = Field(None, gt=0, le=1, description="SGLang's sliding pool to its full pool")
+    enforce_eager: bool | None = None
+    max_cudagraph_capture_size: Count | None = Field(None, ge=0, le=65536)
+    enable_chunked_prefill: bool | None = None
+    cpu_offload_gb: float | None = Field(None, ge=0, description="GiB of weights of each device kept on the host")
+    limit_mm_per_prompt: Mapping[str, int] | None = Field(None, description="images, videos, audios of one prompt")
+    speculative_config: Speculation | None = None
+    enable_lora: bool | None = None
+    max_loras: Count | None = Field(None, ge=1, le=4096)
+    max_lora_rank: Count | None = Field(None, ge=1, le=4096)
+    n_gpu_layers: int | None = Field(None, ge=-1, le=65536, description="llama.cpp's: layers on devices, -1 is all")
+    tensor_split: tuple[float, ...] | None = Field(None, description="llama.cpp's: shares of the devices")
+    override_tensor: str | None = Field(None, description="llama.cpp's: pattern=device, comma-separated")
+    n_cpu_moe: int | None = Field(
+        None, ge=0, le=65536, description="llama.cpp's: layers whose experts stay on the host"
+    )
+    flash_attn: bool | None = Field(None, description="llama.cpp's")
+    kv_unified: bool | None = Field(None, description="llama.cpp's: one pool of cells for all sequences")
+    ubatch_size: Count | None = Field(None, ge=1, le=2**20, description="llama.cpp's: tokens of one pass")
+    trust_remote_code: bool | None = None
+    served_model_name: str | None = None
+    engine_args: Mapping[str, str | int | float | bool | None] | None = Field(
+        None, description="any other option of the engine, handed through under its own name"
+    )
 
     @field_validator("model")
     @classmethod

@@ -137,10 +137,17 @@ def resolve(name: str, flag: Any = None, *, environ: Mapping[str, str] = os.envi
     for origin, text in _places(setting, environ, cwd or Path.cwd()):
         if text is not None and text != "":
             try:
-                return Found(name, setting.read(str(text)), origin)
+                return Found(name, setting.read(_written(text)), origin)
             except ValueError as error:
                 raise InvalidInputError(f"{origin}: {error}.", f"Correct {name} there.") from error
     return Found(name, setting.default, "default")
+
+
+def _written(value: Any) -> str:
+    """TOML knows numbers, truth values and lists. Raises ValueError for what is no setting's value."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{value!r} is neither text nor a number")
+    return str(value)
 
 
 def resolve_all(*, environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> list[Found]:

@@ -1,5 +1,6 @@
 """People's units at the edge; inside the program every number is SI or bytes."""
 
+import math
 import re
 
 __all__ = ["format_bytes", "format_count", "format_duration", "parse_bytes", "parse_count", "parse_duration"]
@@ -77,9 +78,12 @@ def parse_duration(text: str) -> float:
     5400.0
     """
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
         pass
+    else:
+        if math.isfinite(seconds):
+            return seconds
     sign = -1.0 if text.startswith("-") else 1.0
     rest = text.lstrip("+-")
     parts = re.findall(r"([0-9]*\.?[0-9]+)(ns|us|µs|ms|s|m|h)", rest)

@@ -1,12 +1,26 @@
 """What is asked of a server: lengths, arrivals, seed; and the bounds that a good answer keeps."""
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from servolt.document import Document, digest
+from servolt.units import parse_count
 
 __all__ = ["LoadPoint", "Slo", "Workload"]
+
+
+def _counted(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"{value} is no number")
+    return parse_count(value) if isinstance(value, str) else value
+
+
+# In a file as on the command line: 8192, or 8k (8,000) and 8K (8,192).
+Count = Annotated[int, BeforeValidator(_counted, json_schema_input_type=int | str)]
+
+
+SHORT = {"input_tokens": "input_len", "output_tokens": "output_len", "rate": "request_rate"}
 
 
 class LoadPoint(NamedTuple):
@@ -35,8 +49,8 @@ class Workload(Document):
     arrival: Literal["closed", "poisson", "constant"] = "closed"
     concurrency: tuple[int, ...] = Field((1,), description="closed loop: streams in flight, one window for each level")
     request_rate: tuple[float, ...] = Field((), description="open loop: requests per second, one window for each level")
-    input_len: int = Field(64, ge=1, le=2**20, description="prompt tokens of each request")
-    output_len: int = Field(64, ge=1, le=2**20, description="output tokens of each request")
+    input_len: Count = Field(64, ge=1, le=2**20, description="prompt tokens of each request")
+    output_len: Count = Field(64, ge=1, le=2**20, description="output tokens of each request")
     length_control: Literal["fixed", "natural"] = Field(
         "fixed", description="fixed: exactly output_len tokens; natural: the model stops by itself, at most output_len"
     )
@@ -45,6 +59,20 @@ class Workload(Document):
     repetitions: int = Field(1, ge=1, le=1000, description="windows at each level")
     temperature: float = Field(0.0, ge=0, le=10)
     seed: int = Field(1, ge=0, le=2**63 - 1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_short(cls, plain: Any) -> Any:
+        """Also {"input_tokens": 1024, "output_tokens": 256, "concurrency": 8}, or a "rate" in requests per second."""
+        if not isinstance(plain, dict):
+            return plain
+        named = {SHORT.get(name, name): value for name, value in plain.items()}
+        for name in ("concurrency", "request_rate"):
+            if name in named and isinstance(named[name], int | float | str):
+                named[name] = (named[name],)
+        if named.get("request_rate") and "arrival" not in named:
+            named |= {"arrival": "poisson", "concurrency": ()}
+        return named
 
     @model_validator(mode="after")
     def _has_levels(self) -> "Workload":

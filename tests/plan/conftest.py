@@ -40,7 +40,7 @@ def llama(
         format="gguf",
         files=("/models/made-up.gguf",),
         file_bytes=sum(group.bytes for group in groups),
-        parameters=sum(parts.values()),
+        total_params=sum(parts.values()),
         weights_bytes=sum(group.bytes for group in groups),
         quantization=dtype,
         tensors=groups,

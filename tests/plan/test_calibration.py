@@ -224,3 +224,46 @@ def test_a_flagged_but_not_invalid_measurement_still_teaches(
         }
     )
     assert update(Calibration(constants=(constants,)), flagged).measurements == 1
+
+
+def test_a_degraded_measurement_teaches_less_than_a_valid_one(
+    plan: Callable[..., Plan], measure: Callable[..., Measurement], constants: Constants
+) -> None:
+    before = Calibration(constants=(constants,))
+    first = decode(plan(before))
+    moved = {}
+    for verdict in ("valid", "degraded", "invalid"):
+        after = decode(plan(update(before, measure(1.5, verdict=verdict), overhead_bytes=OVERHEAD)))
+        moved[verdict] = value(after) / value(first)
+        assert width(after) <= width(first)
+    assert 1 == moved["invalid"] < moved["degraded"] < moved["valid"]
+    # (1 + 1/4)**-5 of the way is left where (1 + 1)**-5 is after a valid one, two values being of the wider levels
+    assert math.log(moved["degraded"]) < 0.8 * math.log(moved["valid"])
+
+
+def test_a_valid_measurement_outweighs_a_degraded_one_that_contradicts_it(
+    plan: Callable[..., Plan], measure: Callable[..., Measurement], constants: Constants
+) -> None:
+    before = Calibration(constants=(constants,))
+    both = update(update(before, measure(1.5, "a")), measure(1 / 1.5, "b", verdict="degraded"))
+    assert value(decode(plan(both))) > 1.15 * value(decode(plan(before)))
+
+
+def test_a_program_of_the_users_own_teaches_only_itself(
+    plan: Callable[..., Plan], measure: Callable[..., Measurement], constants: Constants
+) -> None:
+    own = DEPLOYMENT.model_copy(update={"engine_executable": "/opt/llama-server"})
+    before = Calibration(constants=(constants,))
+    after = update(before, measure(1.5, deployment=own), overhead_bytes=OVERHEAD)
+    assert decode(plan(after)) == decode(plan(before))
+    assert value(decode(plan(after, own))) > 1.3 * value(decode(plan(before, own)))
+
+
+def test_a_calibration_from_before_weights_counts_in_full(
+    measure: Callable[..., Measurement], constants: Constants
+) -> None:
+    learnt = update(Calibration(constants=(constants,)), measure(1.5))
+    plain = learnt.model_dump(mode="json")
+    for one in plain["observations"]:
+        del one["weight"], one["engine_executable"]
+    assert Calibration.from_plain(plain) == learnt

@@ -162,7 +162,7 @@ def test_a_longer_context_or_one_more_sequence_never_takes_less(context: int, mo
         architecture="llama",
         format="gguf",
         file_bytes=0,
-        parameters=0,
+        total_params=0,
         weights_bytes=10**6,
         quantization="f16",
         num_layers=4,

@@ -55,7 +55,7 @@ def test_without_calibration_the_answer_rests_on_stated_defaults_and_says_so(
     made = plan(llama_100m)
     assert made.basis == "formula"
     assert "stated defaults" in made.calibration
-    assert [problem.code for problem in made.warnings] == ["not_calibrated"]
+    assert [problem.code for problem in made.problems] == ["not_calibrated"]
     decode = Metrics(items=made.estimates).get("decode_throughput", concurrency=1)
     assert decode is not None
     assert decode.low is not None
@@ -69,7 +69,7 @@ def test_calibrated_constants_narrow_the_interval(
     cold, warm = plan(llama_100m), plan(llama_100m, Calibration(constants=(constants,)))
     assert warm.basis == "calibrated"
     assert warm.calibration == constants.source
-    assert not warm.warnings
+    assert not warm.problems
     assert _width(warm) < 0.5 * _width(cold)
 
 
@@ -165,9 +165,9 @@ def test_a_fix_counts_what_the_process_itself_takes_for_each_sequence(machine: A
 def test_a_cache_that_is_an_upper_bound_is_warned_of(
     plan: Callable[..., Plan], llama_100m: Model, change: dict[str, object]
 ) -> None:
-    codes = {problem.code: problem for problem in plan(llama_100m.model_copy(update=change)).warnings}
+    codes = {problem.code: problem for problem in plan(llama_100m.model_copy(update=change)).problems}
     assert codes["kv_cache_bound"].severity == "warning"
-    assert "kv_cache_bound" not in {problem.code for problem in plan(llama_100m).warnings}
+    assert "kv_cache_bound" not in {problem.code for problem in plan(llama_100m).problems}
 
 
 def test_what_a_bounded_cache_may_save_widens_the_memory_s_interval(
@@ -186,7 +186,7 @@ def test_an_engine_without_formulas_of_its_own_is_planned_as_llama_cpp_and_it_sa
 ) -> None:
     deployment = Deployment.of("made-up.gguf", engine="vllm")
     made = make_plan(deployment, llama_100m, machine, WORKLOAD, overhead=lambda _: 0)
-    problem = next(one for one in made.warnings if one.code == "engine_formula")
+    problem = next(one for one in made.problems if one.code == "engine_formula")
     assert problem.severity == "warning"
     assert "llama.cpp" in problem.message
     assert "vllm" in problem.message
@@ -208,8 +208,8 @@ def test_a_request_longer_than_the_context_and_streams_that_queue_are_warned_of(
         Calibration(constants=(constants,)),
         overhead=lambda _: 0,
     )
-    assert [problem.code for problem in made.warnings] == ["workload_exceeds_context", "queueing"]
-    assert all(problem.remedy for problem in made.warnings)
+    assert [problem.code for problem in made.problems] == ["workload_exceeds_context", "queueing"]
+    assert all(problem.remedy for problem in made.problems)
 
 
 def test_a_load_that_is_too_long_to_play_has_no_value_and_says_why(machine: Accelerator, llama_100m: Model) -> None:
@@ -255,7 +255,7 @@ def test_the_replay_engine_is_predicted_by_the_law_it_states(machine: Accelerato
         assert decode.value == pytest.approx(streams / seconds, rel=0.15)  # streams that take a prompt do not decode
     assert made.verdict == "fits"
     assert made.memory.kv_cache_bytes == 0
-    assert not made.warnings
+    assert not made.problems
 
 
 def test_guide_s_weights_are_those_of_its_header(machine: Accelerator) -> None:

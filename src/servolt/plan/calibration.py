@@ -28,6 +28,10 @@ PARENT_WEIGHT = 1.0
 # keeps of its memory depends on the heaviest load it has seen: up to 5 %.
 RUN_SPREAD = 0.17
 RUN_SPREADS = {"ttft": 0.3, "prefill_throughput": 0.25, "resident_memory": 0.025}
+# What a measurement counts that is flagged but not invalid: other programs ran, the load was not steady, or the window
+# was short. It is taken to lie twice as far off as a valid one, and weights go with the inverse square. Not nothing: on
+# a machine that is never quiet there is no other.
+DEGRADED_WEIGHT = 0.25
 # Even stated defaults are meant to be within a factor of 3: what is off by more than 10 is a fault of the measurement,
 # not a lesson about the machine.
 BELIEVED = math.log(10)
@@ -43,6 +47,7 @@ class Observation(Value):
     threads: int
     architecture: str
     quantization: str
+    engine_executable: str | None = None
     deployment_digest: str
     shape_digest: str
     concurrency: int | None = None
@@ -50,6 +55,7 @@ class Observation(Value):
     metric: str
     statistic: str | None = None
     log_ratio: float
+    weight: float = Field(1.0, gt=0, le=1, description="1 from a valid measurement, less from a degraded one")
 
 
 class Calibration(Document):
@@ -88,7 +94,11 @@ def constants_for(
 
 
 def recalibrated(calibration: Calibration, constants: Constants) -> Calibration:
-    """With new constants of one engine on one accelerator. What was observed against the old ones is dropped."""
+    """With new constants of one engine on one accelerator.
+
+    What was observed against the old ones says nothing about these and is dropped: `update` with the same measurements
+    teaches it again.
+    """
     key = (constants.engine, constants.accelerator)
     others = tuple(old for old in calibration.constants if (old.engine, old.accelerator) != key)
     kept = tuple(one for one in calibration.observations if (one.engine, one.accelerator) != key)
@@ -96,7 +106,7 @@ def recalibrated(calibration: Calibration, constants: Constants) -> Calibration:
 
 
 def update(calibration: Calibration, measurement: Measurement, *, overhead_bytes: int | None = None) -> Calibration:
-    """With what this measurement teaches; once only, and nothing from one that is not valid.
+    """With what this measurement teaches: once only, little from a degraded one, and nothing from an invalid one.
 
     `overhead_bytes` is what the engine's adapter says; without it nothing is learnt of memory.
     """
@@ -123,8 +133,8 @@ def correction(
 ) -> Correction:
     """From the widest level to the narrowest: machine, architecture and data type, deployment, this very load point.
 
-    Each level's shift is (sum of its residuals + parent's shift) / (count + 1); its count also takes its share of the
-    doubt away, down to what runs differ by themselves.
+    Each level's shift is (weighted sum of its residuals + parent's shift) / (sum of weights + 1); that sum also takes
+    its share of the doubt away, down to what runs differ by themselves.
     """
     about = [one for one in calibration.observations if _comparable(one, raw, deployment, accelerator, engine_version)]
     kinds = ((one, (one.architecture, one.quantization) == (model.architecture, model.quantization)) for one in about)
@@ -138,8 +148,9 @@ def correction(
     ]
     shift, doubt = 0.0, raw.spread**2
     for level in (about, family, own, here):
-        shift = (sum(one.log_ratio for one in level) + PARENT_WEIGHT * shift) / (len(level) + PARENT_WEIGHT)
-        doubt *= PARENT_WEIGHT / (len(level) + PARENT_WEIGHT)
+        weight = sum(one.weight for one in level) + PARENT_WEIGHT
+        shift = (sum(one.weight * one.log_ratio for one in level) + PARENT_WEIGHT * shift) / weight
+        doubt *= PARENT_WEIGHT / weight
     noise = RUN_SPREADS.get(raw.metric, RUN_SPREAD)
     measurements = frozenset(one.measurement for one in about)
     return Correction(shift, math.sqrt(doubt + noise**2), len(about), len(here), measurements)
@@ -151,6 +162,7 @@ def _comparable(
     return (
         (one.metric, one.statistic) == (raw.metric, raw.statistic)
         and (one.engine, one.accelerator) == (deployment.engine, accelerator.name)
+        and one.engine_executable == deployment.engine_executable
         and one.threads == threads_of(deployment, accelerator)
         and (engine_version is None or one.engine_version in (None, engine_version))
     )
@@ -192,6 +204,7 @@ def _observation(
         threads=threads_of(measurement.deployment, accelerator),
         architecture=model.architecture,
         quantization=model.quantization,
+        engine_executable=measurement.deployment.engine_executable,
         deployment_digest=measurement.deployment_digest,
         shape_digest=measurement.workload.shape_digest,
         concurrency=raw.point.concurrency,
@@ -199,4 +212,5 @@ def _observation(
         metric=raw.metric,
         statistic=raw.statistic,
         log_ratio=log_ratio,
+        weight=DEGRADED_WEIGHT if measurement.validity.verdict == "degraded" else 1.0,
     )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from servolt.errors import EngineError
 from servolt.model import Model
 from servolt.plan.kv_cache import kv_cache_bytes_per_token
-from servolt.plan.memory import DEFAULT_UBATCH_TOKENS
+from servolt.plan.memory.host import DEFAULT_UBATCH_TOKENS
 from servolt.plan.speed import Constants, Law, WeightsSpeed, streamed_bytes
 
 __all__ = ["ProbePoint", "fitted"]

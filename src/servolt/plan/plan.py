@@ -1,7 +1,6 @@
-"""A plan: does a deployment fit on this machine, and how fast will it be, each figure with low, high and basis."""
+"""A plan: does a deployment fit, how fast will it be, what does it draw and cost; each figure with low, high, basis."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -11,26 +10,13 @@ from servolt.deployment import Deployment
 from servolt.document import Document, Problem, Value
 from servolt.gpu import Accelerator
 from servolt.measurement import Prediction
-from servolt.metrics import METRICS, Basis, Estimate
+from servolt.metrics import Basis, Estimate
 from servolt.model import Model
-from servolt.plan.calibration import Calibration, Correction, constants_for, correction
-from servolt.plan.estimates import Z90, Raw, law_for, raw_estimates, threads_of
-from servolt.plan.kv_cache import Bound, bounds_of
-from servolt.plan.memory import Memory, memory_of
-from servolt.plan.speed import Constants, Term
-from servolt.plan.verdict import Fix, Verdict, fixes_for, reasons_for, verdict_of
-from servolt.workload import LoadPoint, Workload
+from servolt.plan.memory import Budget
+from servolt.plan.verdict import Fix, Verdict
+from servolt.workload import Workload
 
-__all__ = ["Plan", "StepTerm", "make_plan"]
-
-LEVEL = 0.9  # of all intervals: nine of ten measurements are meant to lie within
-OWN_FORMULAS = ("llamacpp", "replay")  # whose memory and steps are known; any other is planned as llama.cpp
-BOUNDS: Mapping[Bound, str] = {
-    "sliding_window": "some layers keep a window of the context only",
-    "layers_differ": "the layers keep different numbers of heads",
-    "latent_attention": "keys and values share a latent, which engines keep in different ways",
-    "recurrent_state": "layers that keep a state in place of keys and values are counted with both",
-}
+__all__ = ["Figure", "Plan", "StepTerm", "figures_of"]
 
 
 class StepTerm(Value):
@@ -42,8 +28,19 @@ class StepTerm(Value):
     formula: str
 
 
+class Figure(Value):
+    """One prediction at the workload's first load point. Without a value, `reason` says why."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    unit: str
+    basis: Basis
+    reason: str | None = Field(None, description="what it rests on: the formula with its values")
+
+
 class Plan(Document):
-    """What one deployment of one model takes and gives on this machine."""
+    """What one deployment of one model takes and gives on its hardware."""
 
     schema_: Literal["servolt.plan/1"] = Field("servolt.plan/1", alias="schema")
     deployment: Deployment
@@ -53,215 +50,40 @@ class Plan(Document):
     accelerator: Accelerator
     workload: Workload
     workload_digest: str
-    threads: int
-    memory: Memory
+    threads: int | None = Field(None, description="of the processor, where it computes")
+    memory: Budget
     verdict: Verdict
+    binding: str = Field(description="what leaves no more room")
     reasons: tuple[str, ...]
     fixes: tuple[Fix, ...] = ()
-    estimates: tuple[Estimate, ...]
+    predictions: Mapping[str, Figure] = Field(description="by metric, at the workload's first load point")
+    estimates: tuple[Estimate, ...] = Field(description="all statistics at all load points")
     step: tuple[StepTerm, ...] = Field(description="where a decode step at the first load point spends its time")
     bottleneck: str = Field(description="the largest addend of that step")
     calibration: str = Field(description="what the speeds rest on, in words")
     basis: Basis = Field(description="the weakest basis among the speeds")
     command: Command | None = Field(None, description="the very command that serve starts")
-    warnings: tuple[Problem, ...] = ()
+    problems: tuple[Problem, ...] = ()
 
     def prediction(self, tool_version: str) -> Prediction:
         """What is kept beside the measurement that follows."""
         return Prediction(tool_version=tool_version, basis=self.calibration, items=self.estimates)
 
 
-def make_plan(
-    deployment: Deployment,
-    model: Model,
-    accelerator: Accelerator,
-    workload: Workload,
-    calibration: Calibration | None = None,
-    *,
-    overhead: Callable[[Deployment], int],
-    engine_version: str | None = None,
-    command: Command | None = None,
-    problems: Sequence[Problem] = (),
-) -> Plan:
-    """Arithmetic only. `overhead` (bytes of the process), `command` and `problems` are what the engine's adapter says.
-
-    Raises InvalidInputError for a KV data type whose size is not known.
-    """
-    known = calibration or Calibration()
-    free = accelerator.available_bytes
-    memory = memory_of(deployment, model, overhead_bytes=overhead(deployment), available_bytes=free)
-    verdict = verdict_of(memory)
-    constants = constants_for(known, deployment, accelerator, engine_version)
-    raws = raw_estimates(deployment, model, accelerator, workload, constants, memory)
-    corrections = [correction(known, raw, deployment, model, accelerator, workload, engine_version) for raw in raws]
-    estimates = tuple(_estimate(*pair, constants) for pair in zip(raws, corrections, strict=True))
-    step = _step(deployment, model, accelerator, workload, constants, memory)
-    return Plan(
-        deployment=deployment,
-        deployment_digest=deployment.digest,
-        engine_version=engine_version,
-        model=model,
-        accelerator=accelerator,
-        workload=workload,
-        workload_digest=workload.digest,
-        threads=threads_of(deployment, accelerator),
-        memory=memory,
-        verdict=verdict,
-        reasons=reasons_for(memory, verdict),
-        fixes=fixes_for(deployment, model, memory, overhead),
-        estimates=estimates,
-        step=step,
-        bottleneck=max(step, key=lambda term: term.seconds).name,
-        calibration=_in_words(constants, raws, corrections),
-        basis=_weakest(estimates),
-        command=command,
-        warnings=(*problems, *_warnings(deployment, model, workload, memory, accelerator, constants)),
+def figures_of(estimates: tuple[Estimate, ...]) -> dict[str, Figure]:
+    """The first load point's estimates by metric: the mean of what has a mean, else the median, else the only one."""
+    order = {"mean": 0, None: 1, "p50": 2}
+    first = (
+        [one for one in estimates if (one.concurrency, one.request_rate) == _load(estimates[0])] if estimates else []
     )
+    found: dict[str, Figure] = {}
+    for one in sorted(first, key=lambda estimate: order.get(estimate.statistic, 3)):
+        if one.metric not in found:
+            found[one.metric] = Figure(
+                value=one.value, low=one.low, high=one.high, unit=one.unit, basis=one.basis, reason=one.reason
+            )
+    return found
 
 
-def _estimate(raw: Raw, found: Correction, constants: Constants) -> Estimate:
-    unit, point = METRICS[raw.metric].unit, raw.point
-    common = {"metric": raw.metric, "statistic": raw.statistic, "unit": unit, "concurrency": point.concurrency}
-    basis = _basis(raw, found, constants)
-    if raw.value is None:
-        return Estimate(**common, request_rate=point.request_rate, value=None, basis=basis, reason=raw.reason)
-    value = raw.value * math.exp(found.log_shift)
-    factor = math.exp(Z90 * found.spread)
-    return Estimate(
-        **common,
-        request_rate=point.request_rate,
-        value=value,
-        low=value / factor,
-        high=value * factor,
-        basis=basis,
-        level=LEVEL,
-        method="log-normal: spread of the constants, of unprobed shapes and of runs, less what measurements settled",
-        n=found.values,
-        reason=_rests_on(raw, found, constants),
-    )
-
-
-def _basis(raw: Raw, found: Correction, constants: Constants) -> Basis:
-    if found.at_this_point:
-        return "measured"
-    calibrated = constants.accelerator is not None and raw.metric != "resident_memory"
-    return "calibrated" if calibrated or found.values else "formula"
-
-
-def _rests_on(raw: Raw, found: Correction, constants: Constants) -> str:
-    formula = "header and the engine's rules" if raw.metric == "resident_memory" else constants.source
-    if not found.values:
-        return formula
-    return f"{formula}; {found.values} earlier values of this metric, {found.at_this_point} at this very point"
-
-
-def _weakest(estimates: Sequence[Estimate]) -> Basis:
-    order: tuple[Basis, ...] = ("formula", "calibrated", "measured")
-    speeds = [estimate.basis for estimate in estimates if estimate.metric != "resident_memory"]
-    return min(speeds, key=order.index)
-
-
-def _in_words(constants: Constants, raws: Sequence[Raw], corrections: Sequence[Correction]) -> str:
-    speeds = [found for raw, found in zip(raws, corrections, strict=True) if raw.metric != "resident_memory"]
-    here = max(found.at_this_point for found in corrections)
-    count = len(frozenset().union(*(found.measurements for found in speeds)))
-    if not count:
-        return constants.source
-    own = f", {here} of this deployment at this workload" if here else ""
-    many = f"{count} measurement" if count == 1 else f"{count} measurements"
-    return f"{constants.source}; corrected by {many}{own}"
-
-
-def _step(
-    deployment: Deployment,
-    model: Model,
-    accelerator: Accelerator,
-    workload: Workload,
-    constants: Constants,
-    memory: Memory,
-) -> tuple[StepTerm, ...]:
-    law = law_for(deployment, model, accelerator, constants, memory)
-    sequences = min(workload.points[0].concurrency or 1, memory.max_num_seqs)
-    terms: tuple[Term, ...] = law.decode_terms(sequences, workload.input_len + workload.output_len / 2)
-    total = sum(term.seconds for term in terms)
-    return tuple(
-        StepTerm(name=term.name, seconds=term.seconds, share=term.seconds / total, formula=term.formula)
-        for term in terms
-    )
-
-
-def _warnings(
-    deployment: Deployment,
-    model: Model,
-    workload: Workload,
-    memory: Memory,
-    accelerator: Accelerator,
-    constants: Constants,
-) -> list[Problem]:
-    found = [
-        _not_calibrated(constants, accelerator),
-        _kv_bounds(model),
-        _engine_formula(deployment),
-        _too_long(workload, memory),
-        _queues(workload.points, memory),
-    ]
-    return [problem for problem in found if problem is not None]
-
-
-def _not_calibrated(constants: Constants, accelerator: Accelerator) -> Problem | None:
-    if constants.accelerator is not None or constants.engine == "replay":
-        return None
-    return Problem(
-        code="not_calibrated",
-        severity="note",
-        message=f"The speed of {accelerator.name} was not measured: the speeds rest on stated defaults.",
-        remedy="Run `servolt doctor --calibrate` (about 8 s) for intervals a third as wide.",
-    )
-
-
-def _kv_bounds(model: Model) -> Problem | None:
-    bounds = bounds_of(model)
-    if not bounds:
-        return None
-    return Problem(
-        code="kv_cache_bound",
-        severity="warning",
-        message=f"The KV cache is planned as the most it can be, since {' and '.join(BOUNDS[one] for one in bounds)}.",
-        remedy="It may fit even where this plan says no: start it once, and read the engine's log for what it takes.",
-    )
-
-
-def _engine_formula(deployment: Deployment) -> Problem | None:
-    if deployment.engine in OWN_FORMULAS:
-        return None
-    return Problem(
-        code="engine_formula",
-        severity="warning",
-        message=f"Memory and speed are computed as llama.cpp would have them; nothing is known here of how "
-        f"{deployment.engine} lays out its memory.",
-        remedy="Measure with this engine before you rely on the plan.",
-    )
-
-
-def _too_long(workload: Workload, memory: Memory) -> Problem | None:
-    needed = workload.input_len + workload.output_len
-    if needed <= memory.max_model_len:
-        return None
-    return Problem(
-        code="workload_exceeds_context",
-        severity="warning",
-        message=f"A request of {needed:,} tokens is longer than the context of {memory.max_model_len:,}.",
-        remedy=f"Set max_model_len to at least {needed}, or shorten the workload.",
-    )
-
-
-def _queues(points: Sequence[LoadPoint], memory: Memory) -> Problem | None:
-    most = max((point.concurrency or 0 for point in points), default=0)
-    if most <= memory.max_num_seqs:
-        return None
-    return Problem(
-        code="queueing",
-        severity="note",
-        message=f"{most} streams share {memory.max_num_seqs} sequences: the rest wait, and ttft holds their wait.",
-        remedy=f"Set max_num_seqs to {most} to run all of them at the same time.",
-    )
+def _load(estimate: Estimate) -> tuple[int | None, float | None]:
+    return estimate.concurrency, estimate.request_rate

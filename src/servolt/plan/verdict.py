@@ -29,9 +29,10 @@ class Fix(Value):
 
     @property
     def text(self) -> str:
-        """For people: --max-model-len 1024 saves 1.5 GiB: fits."""
+        """For people: --max-model-len 1024 saves 1.5 GiB; then it fits."""
         flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in self.change.items())
-        return f"{flags} saves {format_bytes(self.saved_bytes)}: {self.verdict}."
+        then = {"fits": "then it fits", "tight": "then it may fit", "no": "not enough by itself"}.get(self.verdict, "")
+        return f"{flags} saves {format_bytes(self.saved_bytes)}{then and f'; {then}'}."
 
 
 def verdict_of(memory: Memory) -> Verdict:

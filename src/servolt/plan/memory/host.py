@@ -1,5 +1,6 @@
 """What a deployment takes in memory under llama.cpp on a CPU host, part by part."""
 
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from pydantic import Field
@@ -9,6 +10,7 @@ from servolt.document import Value
 from servolt.engines import llamacpp, replay
 from servolt.model import Model
 from servolt.plan.kv_cache import KvCache, kv_cache_of
+from servolt.plan.memory.budget import Budget, RankMemory, Term, TermName
 from servolt.workload import Workload
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "activation_bytes",
     "batch_sizes",
     "context_cells",
+    "host_budget",
     "memory_of",
     "resident_bytes",
     "slots_of",
@@ -147,6 +150,51 @@ def batch_sizes(deployment: Deployment, context_tokens: int) -> _Passes:
     asked = deployment.max_num_batched_tokens
     batch = min(asked or DEFAULT_BATCH_TOKENS, context_tokens)
     return _Passes(batch, min(asked or DEFAULT_UBATCH_TOKENS, batch))
+
+
+def host_budget(memory: Memory, batch_tokens: int) -> Budget:
+    """The same in the form that all engines share: one rank, and what the sequences take in place of a pool."""
+    parts = {part.name: part for part in memory.parts}
+    names: Mapping[TermName, tuple[str, ...]] = {
+        "weights": ("weights", "repacked_weights"),
+        "kv_cache": ("kv_cache",),
+        "activation": ("activation",),
+        "overhead": ("overhead",),
+    }
+    terms = {name: _term([parts[one] for one in some if one in parts]) for name, some in names.items()}
+    rank = RankMemory.of(
+        "host",
+        terms,
+        available_bytes=memory.available_bytes,
+        low_bytes=memory.low_bytes,
+        high_bytes=memory.high_bytes,
+    )
+    tokens, seqs = memory.kv_cache_tokens, float(memory.max_num_seqs)
+    return Budget(
+        per_rank=(rank,),
+        pooled=False,
+        kv_bytes_per_token=memory.kv_bytes_per_token,
+        kv_cache_tokens=tokens,
+        kv_cache_tokens_low=tokens,
+        kv_cache_tokens_high=tokens,
+        max_concurrency=seqs,
+        max_concurrency_low=seqs,
+        max_concurrency_high=seqs,
+        max_model_len=memory.max_model_len,
+        max_num_seqs=memory.max_num_seqs,
+        max_num_batched_tokens=batch_tokens,
+        binding="host",
+    )
+
+
+def _term(parts: Sequence[MemoryPart]) -> Term:
+    return Term(
+        bytes=sum(part.bytes for part in parts),
+        low=sum(part.low for part in parts),
+        high=sum(part.high for part in parts),
+        basis="exact" if all(part.basis == "exact" for part in parts) else "formula",
+        formula="; ".join(part.formula for part in parts),
+    )
 
 
 def resident_bytes(memory: Memory, deployment: Deployment, model: Model, workload: Workload, concurrency: int) -> int:
