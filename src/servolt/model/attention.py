@@ -1,4 +1,4 @@
-"""The weights of one attention layer: grouped queries, or a latent as in DeepSeek-V2 (MLA), with or without an indexer."""
+"""The weights of one attention layer: grouped queries, or a latent as in DeepSeek-V2 (MLA), with an indexer or not."""
 
 from typing import NamedTuple
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from servolt.model.fields import Fields
 
-__all__ = ["FAMILIES", "Family", "family_of"]
+__all__ = ["FAMILIES", "NESTED_DEFAULTS", "Family", "family_of"]
 
 # Over the width of a head; over all heads as one or each with its own scale; with a bias too; none whatever is said.
 QKNorm = Literal["", "head", "width", "head_bias", "never"]
@@ -20,6 +20,57 @@ QKNorm = Literal["", "head", "width", "head_bias", "never"]
 # for each head.
 Gate = Literal["", "query", "width", "head"]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+# What a text model inside of another leaves out, where it has what its type has by default.
+NESTED_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "llama": {
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "vocab_size": 32000,
+        "max_position_embeddings": 2048,
+    },
+    "mistral": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 32000,
+        "max_position_embeddings": 131072,
+    },
+    "qwen2": {
+        "hidden_size": 4096,
+        "intermediate_size": 22016,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "vocab_size": 151936,
+        "max_position_embeddings": 32768,
+    },
+    "gemma": {
+        "hidden_size": 3072,
+        "intermediate_size": 24576,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "head_dim": 256,
+        "vocab_size": 256000,
+        "max_position_embeddings": 8192,
+    },
+    "gemma2": {
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "vocab_size": 256000,
+        "max_position_embeddings": 8192,
+    },
+    "gemma3": {"hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26},
+}
 
 
 class Family(NamedTuple):
@@ -36,6 +87,7 @@ class Family(NamedTuple):
     gate: Gate = ""
     tied: bool = False
     head_bias: bool = False
+    turns: bool = True  # queries and keys by their position
     positions: int | None = None  # learned ones: how many stand before the first token
     embedding_norm: bool = False
     router_bias: bool = False
@@ -48,6 +100,8 @@ class Family(NamedTuple):
     both: bool = False  # a dense MLP beside the experts of the same layer
     mixer: str = ""  # of all layers
     defaults: Mapping[str, Any] = NOTHING
+    tower: Mapping[str, Any] = NOTHING  # of a family whose models of so wide a text model or more always see
+    tower_from_hidden_size: int = 0
 
 
 _LLAMA = Family()
@@ -70,9 +124,28 @@ _GEMMA3 = Family(
         "sliding_window": 1024,
         "sliding_pattern": 6,
     },
+    # "Gemma 3 Technical Report", arXiv 2503.19786, section 2: a SigLIP encoder of 400M at 896 pixels from 4B on, and
+    # positions of full layers scaled by 8.
+    tower={
+        "model_type": "gemma3",
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        "rope_local_base_freq": 10_000,
+        "mm_tokens_per_image": 256,
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+            "num_hidden_layers": 27,
+            "num_attention_heads": 16,
+            "patch_size": 14,
+            "image_size": 896,
+            "vision_use_head": False,
+        },
+    },
+    tower_from_hidden_size=2560,
 )
 _FOUR_TIMES: Mapping[str, Any] = {"width_over_hidden": 4}
-_GPT2 = _BIASED._replace(tied=True, positions=0, defaults=_FOUR_TIMES)
+_GPT2 = _BIASED._replace(tied=True, turns=False, positions=0, defaults=_FOUR_TIMES)
 _GPTJ = Family(
     out_bias=False,
     mlp_bias=True,
@@ -84,7 +157,7 @@ _GPTJ = Family(
 )
 _INTERNLM = Family(mlp_bias=False)
 _OLMO2 = Family(qk_norm="width")
-_COHERE = Family(norms=1, tied=True, qk_norm_asked="width", defaults={"head_dim": None})
+_COHERE = Family(norms=1, tied=True, qk_norm_asked="width")
 _GLM = Family(out_bias=False)
 _CHATGLM = Family(out_bias=False)
 _HUNYUAN = Family(qk_norm="head", tied=True)
@@ -96,9 +169,9 @@ FAMILIES: Mapping[str, Family] = {
     "arcee": Family(gated=False),
     "axk1": Family(norms=3, router_bias=True),
     "bailing_hybrid": Family(router_bias=True, gate="head"),
-    "bamba": Family(),
+    "bamba": Family(mixer="mamba"),
     "bitnet": Family(inner_norms=True),
-    "bloom": _BIASED._replace(tied=True, embedding_norm=True, defaults=_FOUR_TIMES),
+    "bloom": _BIASED._replace(tied=True, turns=False, embedding_norm=True, defaults=_FOUR_TIMES),
     "chatglm": _CHATGLM,
     "codegen": _GPTJ,
     "cohere": _COHERE,
@@ -144,6 +217,7 @@ FAMILIES: Mapping[str, Family] = {
     "internlm": _INTERNLM,
     "internlm2": _INTERNLM,
     "jais2": Family(gated=False, norm_vectors=2),
+    "jamba": Family(turns=False),
     "kimi_k2": _DEEPSEEK,
     "kimi_linear": _DEEPSEEK,
     "laguna": Family(qk_norm="head", gate="head", router_bias=True),
@@ -162,17 +236,17 @@ FAMILIES: Mapping[str, Family] = {
     "minimax_m2": Family(router_bias=True, qk_norm="width"),
     "minimax_m3": Family(router_bias=True, qk_norm="head"),
     "minimax_m3_vl": Family(router_bias=True, qk_norm="head"),
-    "mpt": Family(gated=False, tied=True, defaults=_FOUR_TIMES),
+    "mpt": Family(gated=False, turns=False, tied=True, defaults=_FOUR_TIMES),
     "muse_glimmer": Family(norms=4, gate="width"),
     "nanochat": Family(gated=False, norm_vectors=0),
     "nemotron": Family(gated=False, norm_vectors=2),
-    "nemotron_h": Family(gated=False, norms=1, router_bias=True),
+    "nemotron_h": Family(gated=False, turns=False, norms=1, router_bias=True),
     "olmo": Family(norm_vectors=0),
     "olmo2": _OLMO2,
     "olmo3": _OLMO2,
     "olmo_hybrid": _OLMO2,
     "olmoe": _OLMO2,
-    "opt": _BIASED._replace(tied=True, positions=2, defaults=_FOUR_TIMES),
+    "opt": _BIASED._replace(tied=True, turns=False, positions=2, defaults=_FOUR_TIMES),
     "orion": Family(norm_vectors=2),
     "persimmon": _BIASED._replace(qk_norm_asked="head_bias", defaults={"qk_layernorm": True}),
     "phi": _BIASED._replace(norms=1, head_bias=True, qk_norm_asked="head_bias", defaults=_FOUR_TIMES),
@@ -258,7 +332,7 @@ def _rebuilt(fields: Fields, family: Family, classes: str) -> Family:
         out_bias=every,
         mlp_bias=every,
         gated=not classes.startswith("GptNeox"),
-        norm_vectors=2 if classes.endswith("LayerNorm") and family.norm_vectors else family.norm_vectors,
+        norm_vectors=min(family.norm_vectors, 1) * (2 if classes.endswith("LayerNorm") else 1),
         qk_norm="head" if fields.flag("norm_qk") and not family.qk_norm else family.qk_norm,
     )
 

@@ -1,25 +1,34 @@
 """The fields of a config.json under all their spellings, with the right type or a complaint that names the field."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from servolt.errors import ModelFileError
+from servolt.model.ignored import is_ignored
 
-__all__ = ["TEXT_CONFIGS", "Fields", "text_fields"]
+__all__ = ["MOST_LAYERS", "TEXT_CONFIGS", "Fields", "text_fields"]
 
 MOST_LAYERS = 4096  # the deepest published models have some 130
 LARGEST = 2**31  # of one dimension; the largest published ones, contexts, reach 10 million
 
-# One quantity, the names it goes by: today's first, then those of GPT-2, Falcon, MPT, ChatGLM, OpenELM, DBRX and others.
+# One quantity, the names it goes by: today's first, then those of GPT-2, Falcon, MPT, ChatGLM, Mistral and others.
 SPELLINGS: Mapping[str, tuple[str, ...]] = {
-    "hidden_size": ("n_embd", "d_model", "model_dim", "dim", "hidden_dim"),
+    "hidden_size": ("n_embd", "d_model", "model_dim", "dim"),
     "num_hidden_layers": ("n_layer", "n_layers", "num_layers", "num_transformer_layers"),
     "num_attention_heads": ("n_head", "n_heads", "num_heads", "num_query_heads", "attention_heads"),
     "num_key_value_heads": ("n_head_kv", "num_kv_heads", "n_kv_heads", "num_query_groups", "kv_n_heads"),
     "head_dim": ("kv_channels", "head_size", "attention_head_dim", "attn_head_dim"),
     "v_head_dim": ("value_head_dim",),
-    "intermediate_size": ("ffn_hidden_size", "ffn_dim", "n_inner", "d_ff", "mlp_hidden_size", "ffn_intermediate_size"),
+    "intermediate_size": (
+        "ffn_hidden_size",
+        "ffn_dim",
+        "n_inner",
+        "d_ff",
+        "mlp_hidden_size",
+        "hidden_dim",
+        "block_ff_dim",
+    ),
     "vocab_size": ("padded_vocab_size", "n_vocab", "embedding_size"),
     "max_position_embeddings": (
         "n_positions",
@@ -33,9 +42,17 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = {
     ),
     "tie_word_embeddings": ("tie_embeddings", "share_input_output_layers"),
     "sliding_window": ("sliding_window_size", "attention_window_size", "local_attention_window"),
-    "num_experts": ("num_local_experts", "n_routed_experts", "moe_num_experts", "num_moe_experts", "n_experts"),
+    "num_experts": (
+        "n_expert",
+        "num_local_experts",
+        "n_routed_experts",
+        "moe_num_experts",
+        "num_moe_experts",
+        "n_experts",
+    ),
     "num_experts_per_tok": (
         "num_experts_per_token",
+        "n_expert_per_token",
         "experts_per_token",
         "top_k_experts",
         "moe_top_k",
@@ -58,6 +75,10 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = {
         "moe_shared_intermediate_size",
         "share_expert_dim",
     ),
+    "mamba_num_heads": ("mamba_n_heads", "n_mamba_heads"),
+    "mamba_head_dim": ("mamba_d_head", "mamba_headdim"),
+    "linear_conv_kernel_dim": ("short_conv_kernel_size",),
+    "swa_num_attention_heads": ("num_sliding_attention_heads",),
     "moe_latent_size": ("routed_expert_hidden_size",),
     "num_nextn_predict_layers": ("mtp_num_hidden_layers", "num_mtp_modules", "mtp_num_layers"),
     "dtype": ("torch_dtype",),
@@ -65,14 +86,21 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = {
 
 # Where models of text with images or sound keep the part that speaks.
 TEXT_CONFIGS = ("text_config", "llm_config", "language_config", "language_model_config", "thinker_config")
-NESTED = ("attn_config", "ffn_config", "linear_attn_config", "sparse_attention_config")
+NESTED = ("attn_config", "ffn_config", "sparse_attention_config")
+# Kimi Linear's group of fields, under the names that its successors give them outside of any group.
+LINEAR = {
+    "num_heads": "linear_num_heads",
+    "head_dim": "linear_head_dim",
+    "short_conv_kernel_size": "linear_conv_kernel_dim",
+}
 
 
 class Fields:
     """Marks what is read, so that what was not understood can be named."""
 
-    def __init__(self, values: Mapping[str, Any], name: str) -> None:
-        self.values, self.name = values, name
+    def __init__(self, values: Mapping[str, Any], name: str, *, is_nested: bool = False) -> None:
+        self.values, self.name, self.is_nested = values, name, is_nested
+        self.stated = frozenset(values)  # by the config itself; what is usual may be added
         self.read: set[str] = set()
 
     def get(self, *keys: str) -> Any:
@@ -126,7 +154,7 @@ class Fields:
     def sizes(self, *keys: str) -> tuple[int, ...] | None:
         """A list of whole numbers or truths; None where there is no list."""
         value = self.get(*keys)
-        if not isinstance(value, Sequence) or isinstance(value, str):
+        if not isinstance(value, Sequence) or isinstance(value, str) or not value:
             return None
         if not all(isinstance(item, int) for item in value):
             raise self.fault(keys[0], "a list of whole numbers")
@@ -135,7 +163,7 @@ class Fields:
     def names(self, *keys: str) -> tuple[str, ...] | None:
         """A list of words; None where there is no list."""
         value = self.get(*keys)
-        if not isinstance(value, Sequence) or isinstance(value, str):
+        if not isinstance(value, Sequence) or isinstance(value, str) or not value:
             return None
         return tuple(str(item) for item in value)
 
@@ -168,14 +196,13 @@ class Fields:
             "Correct the config, or give the figures by hand.",
         )
 
-    def left(self, ignored: Iterable[str]) -> tuple[str, ...]:
-        """What was not read and says something."""
-        known = self.read | set(ignored)
+    def left(self) -> tuple[str, ...]:
+        """What was not read and may matter."""
         return tuple(
             sorted(
                 key
                 for key, value in self.values.items()
-                if key not in known and value not in (None, False, 0, "", [], {}) and not key.startswith("_")
+                if key in self.stated - self.read and value not in (None, False, 0, "", [], {}) and not is_ignored(key)
             )
         )
 
@@ -189,7 +216,12 @@ def text_fields(config: Mapping[str, Any], name: str) -> Fields:
             break
         outer = {key: value for key, value in values.items() if key not in TEXT_CONFIGS}
         values = {**outer, **{key: value for key, value in nested.items() if value is not None}}
+    if isinstance(config.get("tie_word_embeddings"), bool):  # of the whole, whose head it is
+        values["tie_word_embeddings"] = config["tie_word_embeddings"]
     for key in NESTED:
         if isinstance(values.get(key), Mapping):
             values = {**values[key], **values}
-    return Fields(values, name)
+    linear: Any = values.get("linear_attn_config")
+    if isinstance(linear, Mapping):
+        values = {**{LINEAR.get(str(key), str(key)): value for key, value in linear.items()}, **values}
+    return Fields(values, name, is_nested=any(key in config for key in TEXT_CONFIGS))

@@ -49,7 +49,20 @@ _BLOCKS = {
     40: Block("nvfp4", 64, 36),
     41: Block("q1_0", 128, 18),
 }
-_BY_NAME = {block.name: block for block in _BLOCKS.values()}
+# Of the fork github.com/ikawrakow/ik_llama.cpp, ggml/src/ggml-common.h; no numbers, since its files are not read here.
+_OF_FORK = (
+    Block("iq2_ks", 256, 70),
+    Block("iq2_k", 256, 76),
+    Block("iq3_ks", 256, 102),
+    Block("iq3_k", 256, 110),
+    Block("iq4_kss", 256, 128),
+    Block("iq4_ks", 256, 136),
+    Block("iq4_k", 256, 144),
+    Block("iq5_ks", 256, 168),
+    Block("iq5_k", 256, 176),
+    Block("iq6_k", 256, 212),
+)
+_BY_NAME = {block.name: block for block in (*_BLOCKS.values(), *_OF_FORK)}
 
 
 def block_of(kind: int) -> Block | None:

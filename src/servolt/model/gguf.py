@@ -2,17 +2,17 @@
 
 import math
 import struct
-from collections.abc import Mapping
-from io import BufferedReader
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple, Protocol
 
 from servolt.errors import ModelFileError
 from servolt.model.ggml import block_of
+from servolt.model.gguf_layers import layers_of_gguf
 from servolt.model.model import Model
 from servolt.model.tensors import Tensor, groups, main_dtype
 
-__all__ = ["read_gguf_header"]
+__all__ = ["read_gguf_header", "read_gguf_parts"]
 
 # The format's own bounds and defaults: github.com/ggml-org/ggml, docs/gguf.md.
 MAX_DIMENSIONS = 4
@@ -31,6 +31,10 @@ POOLINGS = {1: "mean", 2: "cls", 3: "last", 4: "rank"}
 _Scalar = str | int | float | bool
 
 
+class _Readable(Protocol):
+    def read(self, count: int, /) -> bytes: ...
+
+
 def read_gguf_header(path: Path) -> Model:
     """What the file holds, without reading its weights. Raises ModelFileError for a file that can't be used."""
     try:
@@ -40,7 +44,22 @@ def read_gguf_header(path: Path) -> Model:
         raise ModelFileError(
             f"{path} can't be read: {error.strerror}.", "Check that it is a file and that you may read it."
         ) from error
-    return _model(path.absolute(), header)
+    return _model(path.absolute(), header, files=(str(path.absolute()),))
+
+
+def read_gguf_parts(parts: Sequence[tuple[_Readable, int]], name: str) -> Model:
+    """What files hold that are not here: each with its size, in order. Raises ModelFileError."""
+    path = PurePath(name)
+    headers = [_parse(_Bytes(file, path, size)) for file, size in parts]
+    whole = headers[0]._replace(
+        file_bytes=sum(header.file_bytes for header in headers),
+        values={key: value for key, value in headers[0].values.items() if key != "split.count"},
+        tensors=tuple(tensor for header in headers for tensor in header.tensors),
+    )
+    said = headers[0].values.get("split.count", 1)
+    if said not in (0, 1, len(headers)):
+        raise ModelFileError(f"{name} has {said} parts, and {len(headers)} are there.", "Name another file.")
+    return _model(path, whole, files=())
 
 
 class _Array(NamedTuple):
@@ -59,7 +78,7 @@ class _Header(NamedTuple):
 class _Bytes:
     """Reads from the front, and refuses to go past the end of the file."""
 
-    def __init__(self, file: BufferedReader, path: Path, size: int) -> None:
+    def __init__(self, file: _Readable, path: PurePath, size: int) -> None:
         self.file, self.path, self.size, self.at = file, path, size, 0
 
     def take(self, count: int, what: str) -> bytes:
@@ -201,7 +220,7 @@ def _check_tensors(data: _Bytes, values: Mapping[str, _Scalar | _Array], tensors
             raise data.fault(f"is cut off: {tensor.name} ends at byte {end:,}, and the file has {data.size:,}")
 
 
-def _model(path: Path, header: _Header) -> Model:
+def _model(path: PurePath, header: _Header, files: tuple[str, ...]) -> Model:
     read = _Settings(path, header.values)
     architecture = read.text("general.architecture")
     read.refuse_parts()
@@ -215,17 +234,22 @@ def _model(path: Path, header: _Header) -> Model:
         feed_forward = of_experts
     head_dim = hidden // heads if heads else 0
     names = {tensor.name for tensor in header.tensors}
+    layers = layers_of_gguf(architecture, _plain(header.values), header.tensors)
     name, template = header.values.get("general.name"), header.values.get("tokenizer.chat_template")
     return Model(
         name=name if isinstance(name, str) and name else path.stem,
         architecture=architecture,
         format="gguf",
-        files=(str(path),),
+        files=files,
         file_bytes=header.file_bytes,
         total_params=sum(tensor.elements for tensor in header.tensors),
+        active_params=layers.active_params,
         weights_bytes=sum(tensor.bytes for tensor in header.tensors),
         quantization=main_dtype(header.tensors),
         tensors=groups(header.tensors),
+        layers=layers.kinds,
+        layer_order=layers.order,
+        parts=layers.parts,
         num_layers=read.size(own + "block_count"),
         hidden_size=hidden,
         intermediate_size=read.size(feed_forward, none),
@@ -244,6 +268,10 @@ def _model(path: Path, header: _Header) -> Model:
     )
 
 
+def _plain(values: Mapping[str, _Scalar | _Array]) -> dict[str, _Scalar | tuple[int | float, ...]]:
+    return {key: value.numbers if isinstance(value, _Array) else value for key, value in values.items()}
+
+
 def _scalars(values: Mapping[str, _Scalar | _Array]) -> dict[str, _Scalar]:
     """Without arrays, without the template, which has its own field, and without floats that are no number."""
     return {
@@ -258,7 +286,7 @@ def _scalars(values: Mapping[str, _Scalar | _Array]) -> dict[str, _Scalar]:
 class _Settings:
     """The header's settings by name, with the right type or a complaint."""
 
-    def __init__(self, path: Path, values: Mapping[str, _Scalar | _Array]) -> None:
+    def __init__(self, path: PurePath, values: Mapping[str, _Scalar | _Array]) -> None:
         self.path, self.values = path, values
         self.varied: set[str] = set()
 

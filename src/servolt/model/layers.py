@@ -53,8 +53,11 @@ class LayerKind(Value):
     window: int | None = Field(None, description="tokens that a sliding layer sees, or the chunk of a chunked one")
     kv_lora_rank: int = Field(0, ge=0, description="mla, dsa: width of the latent")
     rope_head_dim: int = Field(0, ge=0, description="mla, dsa: part of a key that carries the position")
-    index_head_dim: int = Field(0, ge=0, description="dsa: width of the indexer's key")
-    index_topk: int = Field(0, ge=0, description="dsa: tokens that are attended to")
+    kv_compression: int = Field(
+        1, ge=1, description="tokens that share one entry of the cache; the window's have one each"
+    )
+    index_head_dim: int = Field(0, ge=0, description="width of the indexer's key; 0 where a layer keeps none")
+    index_topk: int = Field(0, ge=0, description="tokens that are attended to")
     conv_elements: int = Field(0, ge=0, description="recurrent: what one position of the convolution keeps")
     conv_kernel: int = Field(0, ge=0, description="recurrent: width of the convolution; it keeps one position less")
     state_elements: int = Field(0, ge=0, description="recurrent: the state of one sequence")

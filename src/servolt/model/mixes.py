@@ -44,6 +44,30 @@ MIXES: Mapping[str, str] = {
     "tq1_0": "tq1_0",
     "tq2_0": "tq2_0",
     "mxfp4_moe": "mxfp4",
+    "iq2_ks": "iq2_ks",
+    "iq2_k": "iq2_k",
+    "iq3_ks": "iq3_ks",
+    "iq3_k": "iq3_k",
+    "iq4_kss": "iq4_kss",
+    "iq4_ks": "iq4_ks",
+    "iq4_k": "iq4_k",
+    "iq5_ks": "iq5_ks",
+    "iq5_k": "iq5_k",
+    "iq6_k": "iq6_k",
+}
+# ik_llama.cpp's types, as they are published for mixtures of experts: the step above for the experts' last matrix, and
+# 8 bits for all that every token passes.
+_FORK = {
+    "iq2_ks": "iq3_ks",
+    "iq2_k": "iq3_k",
+    "iq3_ks": "iq4_ks",
+    "iq3_k": "iq4_ks",
+    "iq4_kss": "iq4_ks",
+    "iq4_ks": "iq5_ks",
+    "iq4_k": "iq5_k",
+    "iq5_ks": "iq6_k",
+    "iq5_k": "iq6_k",
+    "iq6_k": "q8_0",
 }
 _OTHER_NAMES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m", "q2_k_l": "q2_k", "q2_k_xl": "q2_k"}
 _OTHER_NAMES |= {"q3_k_xl": "q3_k_l", "q4_k_l": "q4_k_m", "q4_k_xl": "q4_k_m", "q5_k_l": "q5_k_m", "q5_k_xl": "q5_k_m"}
@@ -73,8 +97,8 @@ def is_mix(text: str) -> str | None:
     >>> is_mix("Meta-Llama-3-8B-Instruct.Q4_K_M.gguf"), is_mix("Q4_K - Medium"), is_mix("Q8_0"), is_mix("llama")
     ('q4_k_m', 'q4_k_m', 'q8_0', None)
     """
-    plain = text.lower().replace(" - ", "_")
-    plain = re.sub(r"_k_(small|medium|large)", lambda found: f"_k_{found[1][0]}", plain)
+    plain = re.sub(r"_k - (s|m|l)\w*", r"_k_\1", text.lower())
+    plain = re.sub(r"(i?q\d_\w+?)_r[48]\b", r"\1", plain).replace("q2_k_m", "q2_k")
     words = [*MIXES, *_OTHER_NAMES]
     plain_words = "|".join(sorted((re.escape(word) for word in words), key=len, reverse=True))
     found = re.findall(rf"(?<![a-z0-9])({plain_words})(?![a-z0-9_])", plain)
@@ -100,6 +124,10 @@ def _wanted(mix: str, place: Place) -> str:
     usual = MIXES[mix]
     if usual in ("f32", "f16", "bf16"):
         return usual
+    if mix in _FORK:
+        if place.tensor.endswith("_exps") or not place.experts:
+            return _FORK[mix] if place.tensor.startswith("ffn_down") else usual
+        return "q8_0"
     if place.tensor == "output":
         return "q5_k" if mix in _TINY | {"iq3_xxs"} else "q8_0" if usual == "q8_0" else "q6_k"
     if place.tensor == "token_embd":

@@ -22,7 +22,7 @@ class TensorGroup(Value):
 
 
 class Model(Document):
-    """Sizes are exact where `basis` is header."""
+    """Sizes are exact where `basis` is header. Totals leave out parts for `mtp`, which few engines load unasked."""
 
     schema_: Literal["servolt.model/1"] = Field("servolt.model/1", alias="schema")
     name: str
@@ -50,6 +50,9 @@ class Model(Document):
     head_dim_v: int = Field(ge=0)
     vocab_size: int = Field(ge=0)
     max_position_embeddings: int = Field(ge=0, description="the context it was trained for, tokens")
+    rotary_elements: int = Field(
+        0, ge=0, description="of the tables of sines and cosines that engines build for all positions"
+    )
     sliding_window: int | None = None
     varied: tuple[str, ...] = Field(
         (), description="header keys whose value differs from layer to layer; the largest stands here"

@@ -2,14 +2,22 @@
 
 from typing import Literal
 
+from servolt.model.attention import has_latent
 from servolt.model.families import Family
 from servolt.model.fields import Fields
 
-__all__ = ["FeedForwardKind", "MixerKind", "feed_forwards", "mixers"]
+__all__ = ["FeedForwardKind", "MixerKind", "Mixers", "feed_forwards", "mixers"]
 
 # Before it is clear which linear attention or which Mamba it is; `parallel` has attention and Mamba side by side.
 MixerKind = Literal["full", "sliding", "chunked", "linear", "mamba", "conv", "recurrent", "parallel", "none"]
 FeedForwardKind = Literal["dense", "moe", "none"]
+Mixers = tuple[MixerKind, ...]
+
+FULL: MixerKind = "full"
+MAMBA: MixerKind = "mamba"
+PARALLEL: MixerKind = "parallel"
+DENSE: FeedForwardKind = "dense"
+NONE: FeedForwardKind = "none"
 
 WORDS: dict[str, MixerKind] = {
     "full_attention": "full",
@@ -24,6 +32,7 @@ WORDS: dict[str, MixerKind] = {
     "local_attention": "sliding",
     "chunked_attention": "chunked",
     "linear_attention": "linear",
+    "kda": "linear",
     "mamba": "mamba",
     "mamba2": "mamba",
     "conv": "conv",
@@ -31,8 +40,6 @@ WORDS: dict[str, MixerKind] = {
     "hybrid": "parallel",
     "moe": "none",
     "mlp": "none",
-    "compressed_sparse_attention": "full",
-    "heavily_compressed_attention": "full",
 }
 BLOCKS: dict[str, tuple[MixerKind, FeedForwardKind]] = {
     "M": ("mamba", "none"),
@@ -43,10 +50,12 @@ BLOCKS: dict[str, tuple[MixerKind, FeedForwardKind]] = {
     "attention": ("full", "none"),
     "mlp": ("none", "dense"),
     "moe": ("none", "moe"),
+    "linear_attention": ("mamba", "none"),
+    "full_attention": ("full", "none"),
 }
 
 
-def mixers(fields: Fields, family: Family, layers: int) -> tuple[MixerKind, ...]:
+def mixers(fields: Fields, family: Family, layers: int) -> Mixers:
     """One for each layer. The first way that the config uses counts."""
     blocks = _blocks(fields)
     if blocks is not None:
@@ -54,21 +63,33 @@ def mixers(fields: Fields, family: Family, layers: int) -> tuple[MixerKind, ...]
     named = fields.names("layer_types", "layers_block_type", "layer_type_list", "block_types", "_block_types")
     if named is not None:
         kinds = [WORDS.get(name, "full") for name in named]
+        if not fields.has("linear_num_value_heads", "linear_conv_kernel_dim") and fields.has(
+            "mamba_d_state", "n_mamba_heads"
+        ):
+            kinds = ["mamba" if kind == "linear" else kind for kind in kinds]
         return tuple(kinds[layer % len(kinds)] for layer in range(layers))
     for way in (_hybrid, _sliding):
         found = way(fields, family, layers)
         if found is not None:
             return found
-    return ("full",) * layers
+    return (FULL,) * layers
 
 
-def feed_forwards(fields: Fields, mixers: tuple[MixerKind, ...], *, has_experts: bool) -> tuple[FeedForwardKind, ...]:
+def feed_forwards(fields: Fields, mixers: Mixers, *, has_experts: bool) -> tuple[FeedForwardKind, ...]:
     layers = len(mixers)
     blocks = _blocks(fields)
     if blocks is not None:
         return tuple(kind for _, kind in blocks)
+    if (
+        set(mixers) == {"mamba"}
+        and not has_experts
+        and (fields.has("state_size") or not fields.has("intermediate_size"))
+    ):
+        return (NONE,) * layers  # Mamba alone
+    if fields.has("hybrid_layer_ids"):
+        return (NONE,) * layers
     if not has_experts:
-        return ("dense",) * layers
+        return (DENSE,) * layers
     return tuple("moe" if is_moe else "dense" for is_moe in _with_experts(fields, layers))
 
 
@@ -83,9 +104,9 @@ def _blocks(fields: Fields) -> list[tuple[MixerKind, FeedForwardKind]] | None:
     return None
 
 
-def _hybrid(fields: Fields, family: Family, layers: int) -> tuple[MixerKind, ...] | None:
+def _hybrid(fields: Fields, family: Family, layers: int) -> Mixers | None:
     full = fields.sizes("full_attn_layers")
-    if full is not None and fields.has("kda_layers"):  # counted from 1
+    if full and fields.has("kda_layers"):  # counted from 1
         return tuple("full" if layer + 1 in full else "linear" for layer in range(layers))
     if fields.has("full_attention_interval") and fields.has("linear_num_value_heads"):
         every = fields.least("full_attention_interval")
@@ -102,14 +123,17 @@ def _hybrid(fields: Fields, family: Family, layers: int) -> tuple[MixerKind, ...
     at = fields.sizes("attn_layer_indices")
     if at is not None:
         return tuple("full" if layer in at else "mamba" for layer in range(layers))
-    if fields.text("model_type") == "falcon_h1":
-        return ("parallel",) * layers
-    if fields.text("model_type") in ("mamba", "mamba2", "falcon_mamba", "codestral_mamba"):
-        return ("mamba",) * layers
+    every = fields.size("layer_group_size", 0)
+    if every and has_latent(fields):  # Ling 2.5: the last of each group has attention
+        return tuple("full" if (layer + 1) % every == 0 else "linear" for layer in range(layers))
+    if family.mixer == "parallel":
+        return (PARALLEL,) * layers
+    if family.mixer == "mamba":
+        return (MAMBA,) * layers
     return None
 
 
-def _sliding(fields: Fields, family: Family, layers: int) -> tuple[MixerKind, ...] | None:
+def _sliding(fields: Fields, family: Family, layers: int) -> Mixers | None:
     listed = fields.sizes("sliding_window_layers", "hybrid_layer_pattern")
     if listed is not None:
         return tuple("sliding" if listed[layer % len(listed)] else "full" for layer in range(layers))
@@ -121,13 +145,12 @@ def _sliding(fields: Fields, family: Family, layers: int) -> tuple[MixerKind, ..
         return tuple("full" if layer % every == every - 1 else "chunked" for layer in range(layers))
     if not fields.get("sliding_window") and "sliding_window" not in family.defaults:
         return None
-    every = fields.get("sliding_window_pattern", "_sliding_window_pattern", "layer_switch")
-    every = every if isinstance(every, int) else family.defaults.get("sliding_pattern")
-    if isinstance(every, int) and every > 0:  # the last of so many sees all
-        return tuple("full" if layer % every == every - 1 else "sliding" for layer in range(layers))
-    if isinstance(fields.get("sliding_window_pattern"), str):  # EXAONE 4: LLLG
-        word = fields.text("sliding_window_pattern")
-        return tuple("sliding" if word[layer % len(word)] in "LS" else "full" for layer in range(layers))
+    pattern = fields.get("sliding_window_pattern", "_sliding_window_pattern", "layer_switch")
+    if isinstance(pattern, str) and pattern:  # EXAONE 4: LLLG
+        return tuple("sliding" if pattern[layer % len(pattern)] in "LS" else "full" for layer in range(layers))
+    pattern = pattern if isinstance(pattern, int) else family.defaults.get("sliding_pattern")
+    if isinstance(pattern, int) and pattern > 0:  # the last of so many sees all
+        return tuple("full" if layer % pattern == pattern - 1 else "sliding" for layer in range(layers))
     if fields.has("use_sliding_window") and not fields.flag("use_sliding_window"):
         return None
     first = fields.size("max_window_layers", 0)  # Qwen2: the layers from this one on slide
@@ -155,8 +178,7 @@ def _with_experts(fields: Fields, layers: int) -> list[bool]:
         return [(layer + 1) % step == 0 for layer in range(layers)]
     dense_only = fields.sizes("mlp_only_layers") or ()
     step = fields.size("decoder_sparse_step", fields.size("moe_layer_interval", fields.size("moe_layer_freq", 1))) or 1
-    first = fields.get("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
-    first = first if isinstance(first, int) else 0
+    first = fields.size("first_k_dense_replace", 0)
     if fields.has("decoder_sparse_step"):
         return [layer not in dense_only and (layer + 1) % step == 0 for layer in range(layers)]
     return [layer >= first and layer % step == 0 and layer not in dense_only for layer in range(layers)]

@@ -3,11 +3,15 @@
 import math
 from typing import NamedTuple
 
+from servolt.model.families import Family
 from servolt.model.fields import Fields
 from servolt.model.layers import Mixer
 from servolt.model.weights import Weight, matrix, vector
 
 __all__ = ["Recurrent", "delta_rule", "mamba1", "mamba2", "short_convolution", "simple_recurrence"]
+
+
+MOST_EXPANDED = 1024  # published models have 1 and 2
 
 
 class Recurrent(NamedTuple):
@@ -20,14 +24,15 @@ class Recurrent(NamedTuple):
     state_elements: int
     heads: int = 0
     width: int = 0
+    width_v: int = 0
 
 
-def delta_rule(fields: Fields) -> Recurrent:
-    """Qwen3-Next's gated delta net, Kimi Linear's gated attention, MiniMax-01's lightning attention: by their fields."""
+def delta_rule(fields: Fields, family: Family) -> Recurrent:
+    """By their fields: Qwen3-Next's gated delta net, Kimi Linear's delta attention, MiniMax-01's lightning."""
     if fields.has("linear_num_value_heads"):
         return _gated_delta_net(fields)
-    if fields.has("short_conv_kernel_size", "linear_conv_kernel_dim"):
-        return _kimi_delta(fields)
+    if fields.has("linear_conv_kernel_dim"):
+        return _kimi_delta(fields, family)
     return _lightning(fields)
 
 
@@ -48,29 +53,27 @@ def _gated_delta_net(fields: Fields) -> Recurrent:
         vector(at + "norm", width_v, "norm", "none"),
         matrix(at + "out_proj", "attention", hidden, out),
     ]
-    return Recurrent("gdn", weights, conv, kernel, values * width_k * width_v, values, width_k)
+    return Recurrent("gdn", weights, conv, kernel, values * width_k * width_v, values, width_k, width_v)
 
 
-def _kimi_delta(fields: Fields) -> Recurrent:
+def _kimi_delta(fields: Fields, family: Family) -> Recurrent:
+    """The gates for output and forgetting have a low rank, or not: Ling 2.5 and Kimi K3."""
     hidden = fields.least("hidden_size")
-    heads = fields.size("linear_num_heads", fields.size("num_heads", fields.size("num_attention_heads")))
-    width = fields.size("linear_head_dim", fields.size("head_dim", 128))
-    kernel = fields.size("linear_conv_kernel_dim", fields.size("short_conv_kernel_size", 4))
+    heads = fields.size("linear_num_heads", fields.size("num_attention_heads"))
+    width = fields.size("linear_head_dim", 128)
+    kernel = fields.least("linear_conv_kernel_dim", 4)
     inner = heads * width
     at = "self_attn."
-    gate = (
-        [matrix(at + "g_proj", "attention", inner, hidden)]
-        if fields.flag("use_full_rank_gate")
-        else [
-            matrix(at + "g_a_proj", "attention", width, hidden, "none"),
-            matrix(at + "g_b_proj", "attention", inner, width),
-        ]
-    )
+    gate = _low_rank(at + "g", hidden, width, inner)
+    if family.gate == "head" or fields.flag("use_full_rank_gate"):
+        gate = [matrix(at + "g_proj", "attention", inner, hidden)]
+    forget = _low_rank(at + "f", hidden, width, inner)
+    if family.gate == "head":
+        forget = [matrix(at + "f_proj", "attention", inner, hidden)]
     weights = [
         *(matrix(f"{at}{name}_proj", "attention", inner, hidden) for name in "qkv"),
         vector(at + "conv1d", 3 * inner * kernel),
-        matrix(at + "f_a_proj", "attention", width, hidden, "none"),
-        matrix(at + "f_b_proj", "attention", inner, width),
+        *forget,
         vector(at + "dt_bias", inner),
         vector(at + "A_log", heads),
         matrix(at + "b_proj", "attention", heads, hidden)._replace(linear=False),
@@ -78,7 +81,14 @@ def _kimi_delta(fields: Fields) -> Recurrent:
         vector(at + "o_norm", width, "norm", "none"),
         matrix(at + "o_proj", "attention", hidden, inner),
     ]
-    return Recurrent("kda", weights, 3 * inner, kernel, heads * width * width, heads, width)
+    return Recurrent("kda", weights, 3 * inner, kernel, heads * width * width, heads, width, width)
+
+
+def _low_rank(name: str, hidden: int, width: int, inner: int) -> list[Weight]:
+    return [
+        matrix(f"{name}_a_proj", "attention", width, hidden, "none"),
+        matrix(f"{name}_b_proj", "attention", inner, width),
+    ]
 
 
 def _lightning(fields: Fields) -> Recurrent:
@@ -92,20 +102,18 @@ def _lightning(fields: Fields) -> Recurrent:
         matrix("self_attn.out_proj", "attention", hidden, inner),
         vector("self_attn.norm", inner, "norm"),
     ]
-    return Recurrent("gdn", weights, 0, 0, heads * width * width, heads, width)
+    return Recurrent("gdn", weights, 0, 0, heads * width * width, heads, width, width)
 
 
 def mamba2(fields: Fields) -> Recurrent:
     """Heads, groups and states go by several names: Mamba-2, Nemotron-H, Bamba, Falcon-H1, Granite 4, Zamba2."""
     hidden = fields.least("hidden_size")
-    width = fields.get("mamba_head_dim", "mamba_d_head", "mamba_headdim")
-    heads = fields.get("mamba_num_heads", "mamba_n_heads", "n_mamba_heads")
-    expand = fields.number("expand", fields.number("mamba_expand", 2))
-    inner = fields.size("mamba_d_ssm", int(expand * hidden))
-    if width is None or width == "auto":
-        width = inner // int(heads) if heads else fields.size("head_dim", 64)
-    heads = int(heads) if heads else inner // int(width)
-    inner = heads * int(width)
+    inner = fields.size("mamba_d_ssm", _expanded(fields, hidden))
+    heads = fields.size("mamba_num_heads", 0)
+    width = 0 if fields.get("mamba_head_dim") == "auto" else fields.size("mamba_head_dim", 0)
+    width = width or (inner // heads if heads else fields.least("head_dim", 64))
+    heads = heads or inner // width
+    inner = heads * width
     groups = fields.size("mamba_n_groups", fields.size("n_groups", fields.size("mamba_ngroups", 1)))
     state = fields.size("ssm_state_size", fields.size("mamba_d_state", fields.size("state_size", 128)))
     kernel = fields.size("conv_kernel", fields.size("mamba_d_conv", 4))
@@ -123,18 +131,25 @@ def mamba2(fields: Fields) -> Recurrent:
         weights.append(vector("mamba.norm", inner, "norm"))
     if fields.flag("mamba_proj_bias", "use_bias"):
         weights.append(vector("mamba.bias", inner + conv + heads + hidden))
-    return Recurrent("mamba2", weights, conv, kernel, inner * state, heads, int(width))
+    return Recurrent("mamba2", weights, conv, kernel, inner * state, heads, state, width)
+
+
+def _expanded(fields: Fields, hidden: int) -> int:
+    factor = fields.number("mamba_expand", fields.number("expand", 2))
+    if not 0 < factor <= MOST_EXPANDED:
+        raise fields.fault("mamba_expand" if fields.has("mamba_expand") else "expand", f"up to {MOST_EXPANDED}")
+    return int(factor * hidden)
 
 
 def mamba1(fields: Fields, *, inner_norms: bool) -> Recurrent:
     """Jamba norms what it reads from the input; Mamba does not."""
     hidden = fields.least("hidden_size")
     inner = fields.size("intermediate_size") if fields.has("state_size") else 0
-    inner = inner or int(fields.number("mamba_expand", fields.number("expand", 2)) * hidden)
+    inner = inner or _expanded(fields, hidden)
     state = fields.size("mamba_d_state", fields.size("state_size", 16))
     kernel = fields.size("mamba_d_conv", fields.size("conv_kernel", 4))
     rank = fields.get("mamba_dt_rank", "time_step_rank")
-    rank = rank if type(rank) is int else math.ceil(hidden / 16)
+    rank = rank if type(rank) is int and rank > 0 else math.ceil(hidden / 16)
     bias = fields.flag("mamba_conv_bias", "use_conv_bias", otherwise=True)
     weights = [
         matrix("mamba.in_proj", "attention", 2 * inner, hidden),

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from servolt.errors import InvalidInputError
 from servolt.model.fields import Fields
 from servolt.model.ggml import block_by_name
-from servolt.model.mixes import MIXES, Place, type_of
-from servolt.model.quantization import FORMATS, LOADERS, QUANTIZED, Format, format_named, words_of
+from servolt.model.mixes import MIXES, Place, type_of, usual_type
+from servolt.model.quantization import FORMATS, LOADERS, QUANTIZED, Format, format_named, replaces, words_of
 from servolt.model.weights import Stored, Weight
 
 __all__ = ["Scheme", "scheme_of"]
@@ -40,8 +40,10 @@ class Scheme:
         *,
         mix: str | None = None,
         place: Mapping[str, Any] | None = None,
+        holds: frozenset[str] = frozenset(),
     ) -> None:
         self.name, self.dtype = name, dtype
+        self.holds = holds | {name}  # the types of its matrices
         self._format_of, self._mix, self._place = format_of, mix, place or {}
         self._plain = FORMATS[dtype]
 
@@ -102,14 +104,15 @@ def scheme_of(
     own = _dtype(fields, dtype)
     stated = fields.inside("quantization_config", "compression_config")
     asked = None if quantization is None or quantization.lower() in LOADERS else format_named(quantization)
-    if asked is None and stated is None:
-        asked = words_of(fields.name)
     found = None if stated is None else _stated(stated, fields, own)
-    if found is not None and (asked is None or _dtype_of(asked) == found.name):
+    if found is not None and (asked is None or _dtype_of(asked) in found.holds):
         return found
+    named = words_of(fields.name)  # a name such as w4a16 or FP8-dynamic says more than the name of a loader
+    if named is not None and (asked is None or _dtype_of(asked) == _dtype_of(named)):
+        asked = named
     if asked is None:
         return Scheme(own, own)
-    return _asked(asked, fields, own, has_experts=has_experts, place=place)
+    return _asked(asked, own, has_experts=has_experts, place=place)
 
 
 def _dtype(fields: Fields, dtype: str | None) -> str:
@@ -127,23 +130,15 @@ def _dtype_of(key: str) -> str:
     return FORMATS[key].dtype if key in FORMATS else key
 
 
-def _asked(key: str, fields: Fields, own: str, *, has_experts: bool, place: Mapping[str, Any]) -> Scheme:
+def _asked(key: str, own: str, *, has_experts: bool, place: Mapping[str, Any]) -> Scheme:
     if key in ("float32", "float16", "bfloat16"):
         return Scheme(key, key)
     if key in MIXES:
-        return Scheme(key, own, mix=key, place=place)
+        return Scheme(usual_type(key), own, mix=key, place=place)
     form = FORMATS[key]
-    has_latent = fields.has("kv_lora_rank")
 
     def format_of(module: str, weight: Weight) -> Format | None:
-        if weight.component not in QUANTIZED:
-            return None
-        if weight.component == "expert":
-            return form
-        # Published checkpoints: gpt-oss has its experts only in mxfp4; DeepSeek in nvfp4 keeps attention in 16 bits.
-        if key == "mxfp4" and has_experts:
-            return None
-        return None if key == "nvfp4" and has_latent and weight.component == "attention" else form
+        return form if replaces(form, weight.component, has_experts=has_experts) else None
 
     return Scheme(form.dtype, own, format_of)
 
@@ -158,10 +153,10 @@ class _Rule(NamedTuple):
 def _stated(stated: Fields, fields: Fields, own: str) -> Scheme:
     method = stated.text("quant_method").lower().replace("-", "_") or stated.text("quant_algo").lower()
     skipped = _patterns(stated)
-    rules = _rules(stated, fields, method)
+    layers = stated.inside("quantized_layers")
+    rules = [] if layers is not None else _rules(stated, method)
     only_experts = method == "mxfp4"
     experts = FORMATS["mxfp4"] if fields.text("expert_dtype") == "fp4" else None  # DeepSeek-V4
-    layers = stated.inside("quantized_layers")
     named = {} if layers is None else {_plain_name(key): _algorithm(value) for key, value in layers.values.items()}
 
     def format_of(module: str, weight: Weight) -> Format | None:
@@ -177,7 +172,7 @@ def _stated(stated: Fields, fields: Fields, own: str) -> Scheme:
 
     forms = [rule.form for rule in rules] + ([experts] if experts else []) + [form for form in named.values() if form]
     name = min(forms, key=lambda form: form.bits).dtype if forms else own
-    return Scheme(name, own, format_of if forms else None)
+    return Scheme(name, own, format_of if forms else None, holds=frozenset(form.dtype for form in forms))
 
 
 def _patterns(stated: Fields) -> tuple[str, ...]:
@@ -197,7 +192,7 @@ def _patterns(stated: Fields) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _rules(stated: Fields, fields: Fields, method: str) -> list[_Rule]:
+def _rules(stated: Fields, method: str) -> list[_Rule]:
     groups = stated.inside("config_groups")
     if groups is not None:
         return [rule for group in groups.values.values() if (rule := _group(group, stated)) is not None]

@@ -3,12 +3,16 @@
 from typing import NamedTuple, Protocol, cast
 
 from servolt import registry
+from servolt.catalogue import AmbiguousNameError, UnknownNameError, find_model_entry
 from servolt.deployment import Deployment
 from servolt.document import Problem
-from servolt.errors import InvalidInputError, ModelFileError, ModelNotFoundError, ServoltError
-from servolt.model import Model
+from servolt.errors import AddressError, InvalidInputError, ModelFileError, ModelNotFoundError, ServoltError
+from servolt.model import Model, model_from_config
+from servolt.model.card import card_model
+from servolt.model.quantization import words_of
+from servolt.sources.names import is_hub_id
 
-__all__ = ["Source", "Survey", "find_model", "list_models", "resolved", "survey_models"]
+__all__ = ["Source", "Survey", "find_model", "find_or_guess", "list_models", "resolved", "survey_models"]
 
 
 class Source(Protocol):
@@ -31,15 +35,68 @@ class Survey(NamedTuple):
 
 
 def find_model(deployment: Deployment) -> Model:
-    """The model that a deployment names. Raises ModelNotFoundError, ModelFileError."""
+    """The model that a deployment names: built in, a path, in the folder of models, in the catalogue, on the Hub.
+
+    What only the catalogue or the Hub knows has no files here. Raises ModelNotFoundError, ModelFileError, and
+    AddressError where the Hub would have to be asked and can't be.
+    """
     for source in _sources():
         model = source.find(deployment)
         if model is not None:
             return model
+    model, near = _from_catalogue(deployment)
+    if model is not None:
+        return model
+    if is_hub_id(deployment.model):
+        from servolt.sources.hub import Hub  # an HTTP client is dear, and few need one
+
+        model = Hub().find(deployment)
+        if model is not None:
+            return model
     known = ", ".join(name for source in _sources() for name in filter(str.isprintable, source.names()))
     raise ModelNotFoundError(
-        f"no model is called {deployment.label!r} here.", f"There are {known}; or give the path of a GGUF file."
+        f"no model is called {deployment.label!r} here.{near}",
+        f"There are {known}; or give the path of a GGUF file, a folder or a config.json, or a Hub id OWNER/NAME.",
     )
+
+
+def find_or_guess(deployment: Deployment) -> Model:
+    """For plans: a model that can't be looked up now has the usual shape for the size in its name, and basis `card`.
+
+    A name that the Hub says it doesn't know is refused. Raises ModelNotFoundError, ModelFileError, AddressError.
+    """
+    from servolt.sources.hub_client import GatedError
+
+    try:
+        return find_model(deployment)
+    except (AddressError, GatedError) as error:
+        try:
+            model = card_model(deployment.model, quantization=deployment.quantization, dtype=deployment.dtype)
+        except ModelNotFoundError:
+            raise error from None
+        return model.model_copy(update={"metadata": {**model.metadata, "guessed_because": str(error)}})
+
+
+def _from_catalogue(deployment: Deployment) -> tuple[Model | None, str]:
+    """The model; else what else the name may mean, in words."""
+    quantization = deployment.quantization
+    spellings = [(deployment.model, quantization)]
+    if quantization is not None and words_of(quantization) is None:
+        spellings.insert(0, (deployment.label, None))  # Ollama's llama3.1:8b
+    near = ""
+    for name, asked in spellings:
+        try:
+            entry = find_model_entry(name)
+        except AmbiguousNameError as error:
+            near = near or f" In the catalogue it may be {', '.join(error.candidates)}."
+        except UnknownNameError as error:
+            near = near or (f" The catalogue's nearest are {', '.join(error.nearest)}." if error.nearest else "")
+        else:
+            # The name that was given may say how a copy is stored.
+            named = deployment.model if words_of(deployment.model) else entry.hub_id
+            model = model_from_config(entry.config, name=named, quantization=asked, dtype=deployment.dtype)
+            return model.model_copy(update={"basis": "catalogue"}), ""
+    return None, near
 
 
 def resolved(deployment: Deployment) -> Deployment:

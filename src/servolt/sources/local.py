@@ -1,4 +1,4 @@
-"""GGUF files on this machine: by path, or by name in the folder of the setting `models`."""
+"""Models on this machine: files, folders and configs by path; GGUF files by name in the setting `models`."""
 
 from pathlib import Path
 
@@ -7,6 +7,8 @@ from servolt.deployment import Deployment
 from servolt.errors import ModelNotFoundError
 from servolt.model import Model
 from servolt.model.gguf import read_gguf_header
+from servolt.sources.folders import read_config, read_folder
+from servolt.sources.names import is_hub_id
 
 __all__ = ["Local"]
 
@@ -19,7 +21,9 @@ class Local:
 
     def find(self, deployment: Deployment) -> Model | None:
         name = deployment.model
-        if name.endswith(".gguf") or "/" in name or "\\" in name or name.startswith("~"):
+        if is_hub_id(name) and not Path(name).exists():
+            return None
+        if name.endswith((".gguf", ".json")) or "/" in name or "\\" in name or name.startswith("~"):
             return _by_path(deployment)
         path = _by_name(name, deployment.quantization)
         return None if path is None else read_gguf_header(path)
@@ -27,10 +31,15 @@ class Local:
 
 def _by_path(deployment: Deployment) -> Model:
     path = Path(deployment.model).expanduser()
+    if path.is_dir():
+        return read_folder(path, deployment)
+    if path.suffix == ".json" and _is_file(path):
+        return read_config(path, deployment)
     if not _is_file(path):
-        what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "is not there"
+        what = "is no regular file" if path.exists() else "is not there"
         raise ModelNotFoundError(
-            f"{path} {what}.", "Give the path of a GGUF file, or a name that `servolt list` shows."
+            f"{path} {what}.",
+            "Give the path of a GGUF file, of a folder with a config.json, or a name that `servolt list` shows.",
         )
     model = read_gguf_header(path)
     if deployment.quantization not in (None, model.quantization):
