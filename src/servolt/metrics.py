@@ -46,6 +46,16 @@ METRICS: dict[str, Metric] = {
     ),
     "energy_per_output_token": Metric("J", "lower", "Joules of the window per output token, idle included."),
     "energy_per_request": Metric("J", "lower", "Joules of the window per completed request, idle included."),
+    "ttft_cold": Metric("s", "lower", "Time to first token of a request that comes alone."),
+    "saturation_concurrency": Metric(
+        "streams", "higher", "Streams beyond which more gain nothing: by KV capacity, batch limit or the SLO."
+    ),
+    "power": Metric("W", "lower", "Mean power of all devices of the deployment under the load."),
+    "cost_per_hour": Metric("USD/h", "lower", "Price of all devices of the deployment."),
+    "cost_per_million_output_tokens": Metric("USD", "lower", "Price of the devices per million output tokens."),
+    "carbon_per_million_output_tokens": Metric(
+        "g", "lower", "CO2 equivalent of the electricity per million output tokens, PUE included."
+    ),
     "load_time": Metric("s", "lower", "From the engine's start to its first 200 on the ready path."),
     "failed_share": Metric("share", "lower", "Share of the scheduled requests that did not complete."),
 }

@@ -65,6 +65,12 @@ class Plan(Document):
     command: Command | None = Field(None, description="the very command that serve starts")
     problems: tuple[Problem, ...] = ()
 
+    @property
+    def of_plugins(self) -> dict[str, Figure]:
+        """Predictions that are none of ours."""
+        ours = {one.metric for one in self.estimates}
+        return {name: figure for name, figure in self.predictions.items() if name not in ours}
+
     def prediction(self, tool_version: str) -> Prediction:
         """What is kept beside the measurement that follows."""
         return Prediction(tool_version=tool_version, basis=self.calibration, items=self.estimates)

@@ -22,17 +22,28 @@ LEAST_CONTEXT = 512
 class Fix(Value):
     """One change, computed again with it."""
 
-    change: Mapping[str, str | int] = Field(description="fields of the deployment")
+    change: Mapping[str, str | int | float | bool] = Field(description="fields of the deployment")
     total_bytes: int
     saved_bytes: int
     verdict: Verdict
+    cost: str | None = Field(None, description="what is given up for it")
+    max_concurrency: float | None = Field(None, description="requests of the longest context that then fit at a time")
 
     @property
     def text(self) -> str:
         """For people: --max-model-len 1024 saves 1.5 GiB; then it fits."""
-        flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in self.change.items())
+        flags = " ".join(_flag(name, value) for name, value in self.change.items())
         then = {"fits": "then it fits", "tight": "then it may fit", "no": "not enough by itself"}.get(self.verdict, "")
-        return f"{flags} saves {format_bytes(self.saved_bytes)}{then and f'; {then}'}."
+        is_much = self.max_concurrency is None or self.saved_bytes * 100 > self.total_bytes
+        saves = f" saves {format_bytes(self.saved_bytes)}" if is_much else ""
+        room = "" if self.max_concurrency is None else f" ({self.max_concurrency:.2f} requests of the longest context)"
+        return f"{flags}{saves}{then and (f'; {then}' if saves else f': {then}')}{room}."
+
+
+def _flag(name: str, value: str | int | float | bool) -> str:
+    """hardware.count is --count on the command line; a switch has no value."""
+    flag = "--" + name.rpartition(".")[2].replace("_", "-")
+    return flag if value is True else f"{flag} {value}"
 
 
 def verdict_of(memory: Memory) -> Verdict:

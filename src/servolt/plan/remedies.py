@@ -1,0 +1,325 @@
+"""Does it fit, what leaves no more room, and what would make it fit: each remedy computed again, none guessed."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from servolt.deployment import Deployment, Hardware
+from servolt.errors import InvalidInputError
+from servolt.gpu import Accelerator
+from servolt.model import Model
+from servolt.model.quantization import requantized
+from servolt.plan.memory.budget import Budget
+from servolt.plan.memory.emulate import budget_of as recompute
+from servolt.plan.memory.sharding import ranks_of
+from servolt.plan.room import (
+    LEAST_CONTEXT,
+    BudgetOf,
+    best_quantization,
+    fits,
+    largest_max_model_len,
+    largest_that,
+    lower_formats,
+)
+from servolt.plan.validation import problems_of
+from servolt.plan.verdict import Fix, Verdict
+from servolt.units import format_bytes
+
+__all__ = ["binding_of", "fixes_of", "reasons_of", "verdict_of"]
+
+Change = dict[str, str | int | float | bool]
+
+# What is given up for a change, cheapest first.
+Cost = Literal[
+    "nothing", "concurrency", "prefill speed", "precision of the cache", "context", "speed", "quality", "devices"
+]
+COSTS: tuple[Cost, ...] = (
+    "nothing",
+    "concurrency",
+    "prefill speed",
+    "precision of the cache",
+    "context",
+    "speed",
+    "quality",
+    "devices",
+)
+
+# vLLM's share of a card that its users raise it to: above it, context and graphs find no room.
+RAISED_UTILIZATION = 0.95
+VLLM_UTILIZATION, LEAST_UTILIZATION = 0.9, 0.5
+RAISED_FRACTION = 0.93
+FEWER_REQUESTS = (256, 64, 16, 4, 1)
+SMALL_STEP = 2048
+SMALL_PASS = 256
+MORE_DEVICES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
+SMALLER_KV = {"vllm": "fp8", "sglang": "fp8_e4m3", "tensorrt_llm": "fp8", "llamacpp": "q8_0", "ik_llamacpp": "q8_0"}
+GPU_POOLS = ("vllm", "sglang", "tensorrt_llm")
+LLAMACPP = ("llamacpp", "ik_llamacpp")
+
+
+def verdict_of(budget: Budget) -> Verdict:
+    """fits: the high end is available, and the low end of the pool holds a request. tight: it may. no: it can't."""
+    known = [rank for rank in budget.per_rank if rank.available_bytes is not None]
+    if not any(rank.rank != "host" or len(budget.per_rank) == 1 for rank in known):
+        return "unknown"
+    if fits(budget):
+        return "fits"
+    # A pool leaves no gap on purpose, so its total says less than whether the low end of the rest has room.
+    least = "low_bytes" if budget.pooled else "total_bytes"
+    may = budget.max_concurrency >= 1 and all(getattr(rank, least) <= (rank.available_bytes or 0) for rank in known)
+    return "tight" if may else "no"
+
+
+def binding_of(budget: Budget) -> str:
+    """What leaves no more room: the largest term of the fullest device, or a pool that is too small."""
+    if budget.pooled and budget.max_concurrency_low < 1:
+        return (
+            f"the pool: {budget.kv_cache_tokens:,} tokens, {budget.max_concurrency:.2f} requests of "
+            f"{budget.max_model_len:,}"
+        )
+    rank = budget.fullest
+    name, term = max(rank.terms.items(), key=lambda pair: pair[1].bytes)
+    return f"{name.replace('_', ' ')} on {rank.rank}: {format_bytes(term.bytes)} of {format_bytes(rank.total_bytes)}"
+
+
+def reasons_of(budget: Budget) -> tuple[str, ...]:
+    """The fullest device against what is available there, and its largest terms; a pool against one request."""
+    rank = budget.fullest
+    total, high = format_bytes(rank.total_bytes), format_bytes(rank.high_bytes)
+    if rank.available_bytes is None:
+        return (f"It takes {total} on {rank.rank}; how much is free there is not known.",)
+    free = format_bytes(rank.available_bytes)
+    terms = sorted(rank.terms.items(), key=lambda pair: -pair[1].bytes)[:3]
+    largest = ", ".join(f"{name.replace('_', ' ')} {format_bytes(term.bytes)}" for name, term in terms if term.bytes)
+    said = [f"It takes {total} of {free} on {rank.rank}, at most {high}: {largest}."]
+    if budget.pooled:
+        said.append(
+            f"The pool holds {budget.kv_cache_tokens:,} tokens ({budget.kv_cache_tokens_low:,} to "
+            f"{budget.kv_cache_tokens_high:,}): {budget.max_concurrency:.2f} requests of {budget.max_model_len:,}."
+        )
+    host = next((one for one in budget.per_rank if one.rank == "host" and one is not rank), None)
+    if host is not None and host.available_bytes is None and host.total_bytes > rank.total_bytes / 10:
+        said.append(f"The host needs {format_bytes(host.total_bytes)} beside it; what is free there is not known.")
+    return tuple(said)
+
+
+def fixes_of(
+    deployment: Deployment,
+    model: Model,
+    accelerator: Accelerator,
+    budget: Budget,
+    budget_of: BudgetOf = recompute,
+) -> tuple[Fix, ...]:
+    """Single changes; first those that make it fit, the cheapest first. None where it fits already."""
+    if verdict_of(budget) in ("fits", "unknown"):
+        return ()
+    changes = list(_changes(deployment, model, accelerator, budget, budget_of))
+    found = _fixes(deployment, model, accelerator, budget, budget_of, changes)
+    if not any(fix.verdict == "fits" for _, fix in found):
+        more = list(_combined(deployment, model, accelerator, budget_of, changes))
+        found += _fixes(deployment, model, accelerator, budget, budget_of, more)
+    order: tuple[Verdict, ...] = ("fits", "tight", "no")
+    helpful = [(cost, fix) for cost, fix in found if fix.verdict != "no" or fix.saved_bytes > 0 or _grows(fix, budget)]
+    return tuple(fix for _, fix in sorted(helpful, key=lambda pair: (order.index(pair[1].verdict), pair[0])))
+
+
+def _fixes(
+    deployment: Deployment,
+    model: Model,
+    accelerator: Accelerator,
+    budget: Budget,
+    budget_of: BudgetOf,
+    changes: list[tuple[Cost, Change]],
+) -> list[tuple[int, Fix]]:
+    found = []
+    for cost, change in changes:
+        fix = _computed(deployment, model, accelerator, budget, budget_of, cost, change)
+        if fix is not None:
+            found.append((COSTS.index(cost), fix))
+    return found
+
+
+def _grows(fix: Fix, budget: Budget) -> bool:
+    return budget.pooled and (fix.max_concurrency or 0) > budget.max_concurrency
+
+
+def _changes(
+    deployment: Deployment, model: Model, accelerator: Accelerator, budget: Budget, budget_of: BudgetOf
+) -> Iterator[tuple[Cost, Change]]:
+    engine = deployment.engine
+    if engine == "vllm":
+        yield from _utilization(deployment, budget)
+    if engine == "tensorrt_llm" and (deployment.free_gpu_memory_fraction or 0.9) < RAISED_FRACTION:
+        yield "nothing", {"free_gpu_memory_fraction": RAISED_FRACTION}
+    fewer = _fewer_requests(deployment, model, accelerator, budget, budget_of)
+    if fewer:
+        yield "concurrency", {"max_num_seqs": fewer}
+    if engine in LLAMACPP and (deployment.ubatch_size or 512) > SMALL_PASS:
+        yield "prefill speed", {"ubatch_size": SMALL_PASS}
+    if engine in GPU_POOLS and budget.max_num_batched_tokens > SMALL_STEP:
+        yield "prefill speed", {"max_num_batched_tokens": SMALL_STEP}
+    if engine in SMALLER_KV and deployment.kv_cache_dtype in (None, "auto", "f16", "bf16", "float16", "bfloat16"):
+        yield "precision of the cache", {"kv_cache_dtype": SMALLER_KV[engine]}
+    shorter = largest_max_model_len(deployment, model, accelerator, budget_of, most=budget.max_model_len - 1)
+    if shorter is not None and shorter >= LEAST_CONTEXT:
+        yield "context", {"max_model_len": shorter}
+    if engine == "vllm" and not deployment.enforce_eager:
+        yield "speed", {"enforce_eager": True}
+    yield from _on_host(deployment, model, accelerator, budget, budget_of)
+    lower = lower_formats(deployment, model, accelerator)
+    if lower:
+        best = best_quantization(deployment, model, accelerator, budget_of)
+        yield "quality", {"quantization": best or lower[-1]}
+    yield from _more_devices(deployment, model, accelerator, budget_of)
+
+
+def _utilization(deployment: Deployment, budget: Budget) -> Iterator[tuple[Cost, Change]]:
+    """More for a pool that is too small; less where what comes beside the share, such as graphs, finds no room."""
+    asked = deployment.gpu_memory_utilization or VLLM_UTILIZATION
+    rank = budget.fullest
+    over = rank.high_bytes - (rank.available_bytes or rank.high_bytes)
+    if over > 0:
+        lowered = int(100 * (asked - over / max(1, rank.available_bytes or 1))) / 100
+        if lowered >= LEAST_UTILIZATION:
+            yield "nothing", {"gpu_memory_utilization": lowered}
+    elif asked < RAISED_UTILIZATION:
+        yield "nothing", {"gpu_memory_utilization": RAISED_UTILIZATION}
+
+
+def _fewer_requests(
+    deployment: Deployment, model: Model, accelerator: Accelerator, budget: Budget, budget_of: BudgetOf
+) -> int | None:
+    """The most of a few usual numbers with which it fits, else the fewest."""
+    smaller = [number for number in FEWER_REQUESTS if number < budget.max_num_seqs]
+    for number in smaller:
+        if _verdict(deployment.model_copy(update={"max_num_seqs": number}), model, accelerator, budget_of) == "fits":
+            return number
+    return smaller[-1] if smaller else None
+
+
+def _on_host(
+    deployment: Deployment, model: Model, accelerator: Accelerator, budget: Budget, budget_of: BudgetOf
+) -> Iterator[tuple[Cost, Change]]:
+    """Weights that move to the host: experts first, since few of them are read for a token."""
+    if accelerator.kind == "cpu":
+        return
+    if deployment.engine in LLAMACPP:
+        layers = len(model.layer_order) or model.num_layers
+        has_experts = any(kind.experts is not None for kind in model.layers)
+        if has_experts and deployment.override_tensor is None:
+            kept = largest_that(
+                lambda on_device: (
+                    _verdict(
+                        deployment.model_copy(update={"n_cpu_moe": layers - on_device}), model, accelerator, budget_of
+                    )
+                    == "fits"
+                ),
+                0,
+                layers - 1,
+            )
+            if kept is not None:
+                yield "speed", {"n_cpu_moe": layers - kept}
+        placed = largest_that(
+            lambda count: (
+                _verdict(deployment.model_copy(update={"n_gpu_layers": count}), model, accelerator, budget_of) == "fits"
+            ),
+            0,
+            layers,
+        )
+        if placed is not None and (deployment.n_gpu_layers is None or placed != deployment.n_gpu_layers):
+            yield "speed", {"n_gpu_layers": placed}
+    elif deployment.engine in ("vllm", "sglang"):
+        missing = (budget.fullest.high_bytes - (budget.fullest.available_bytes or 0)) / 2**30
+        for size in (4, 8, 16, 32, 64):
+            if size > max(0.0, missing) and size * 2**30 < budget.fullest.weights_bytes:
+                wanted: Change = {"cpu_offload_gb": float(size)}
+                if _verdict(deployment.model_copy(update=wanted), model, accelerator, budget_of) == "fits":
+                    yield "speed", wanted
+                    return
+
+
+def _more_devices(
+    deployment: Deployment, model: Model, accelerator: Accelerator, budget_of: BudgetOf
+) -> Iterator[tuple[Cost, Change]]:
+    """The fewest with which it fits, else may fit; else the most that were tried."""
+    if accelerator.kind == "cpu" or accelerator.unified_memory:
+        return
+    own = deployment.hardware or Hardware(accelerator=accelerator.name, count=accelerator.count)
+    ranks = ranks_of(deployment)
+    tried: dict[str, Change] = {}
+    for count in (own.count * times for times in MORE_DEVICES):
+        said: Change = {"hardware.count": count}
+        if deployment.engine in GPU_POOLS:
+            said = {"tensor_parallel_size": max(1, count // (ranks.pp * ranks.dp)), **said}
+        other = _changed(deployment, accelerator, said)
+        if any(problem.severity == "error" for problem in problems_of(other, model, accelerator)):
+            continue
+        budget = budget_of(other, model, accelerator)
+        verdict = verdict_of(budget)
+        if verdict == "fits":
+            yield "devices", said
+            return
+        tried.setdefault("holds a request" if verdict == "no" and budget.max_concurrency >= 1 else verdict, said)
+        tried["last"] = said
+    best = next((tried[name] for name in ("tight", "holds a request", "last") if name in tried), None)
+    if best is not None:
+        yield "devices", best
+
+
+def _combined(
+    deployment: Deployment,
+    model: Model,
+    accelerator: Accelerator,
+    budget_of: BudgetOf,
+    changes: list[tuple[Cost, Change]],
+) -> Iterator[tuple[Cost, Change]]:
+    """Where no single change is enough: fewer bits or more devices, without graphs, with a context that then fits."""
+    for cost, change in changes:
+        if cost not in ("quality", "devices"):
+            continue
+        smaller = requantized(model, str(change["quantization"])) if "quantization" in change else model
+        for base in (change, {**change, "enforce_eager": True}):
+            length = largest_max_model_len(_changed(deployment, accelerator, base), smaller, accelerator, budget_of)
+            if length is not None and length >= LEAST_CONTEXT:
+                yield cost, {**base, "max_model_len": length}
+                break
+            if deployment.engine != "vllm":
+                break
+
+
+def _changed(deployment: Deployment, accelerator: Accelerator, change: Change) -> Deployment:
+    """Without the weights, which are the model's."""
+    fields: dict[str, object] = {name: value for name, value in change.items() if name in Deployment.model_fields}
+    fields.pop("quantization", None)
+    if "hardware.count" in change:
+        own = deployment.hardware or Hardware(accelerator=accelerator.name)
+        fields["hardware"] = own.model_copy(update={"count": change["hardware.count"]})
+    return deployment.model_copy(update=fields)
+
+
+def _verdict(deployment: Deployment, model: Model, accelerator: Accelerator, budget_of: BudgetOf) -> Verdict:
+    return verdict_of(budget_of(deployment, model, accelerator))
+
+
+def _computed(
+    deployment: Deployment,
+    model: Model,
+    accelerator: Accelerator,
+    budget: Budget,
+    budget_of: BudgetOf,
+    cost: Cost,
+    change: Change,
+) -> Fix | None:
+    """None where the changed deployment can't be planned."""
+    other_model = requantized(model, str(change["quantization"])) if "quantization" in change else model
+    try:
+        changed = budget_of(_changed(deployment, accelerator, change), other_model, accelerator)
+    except InvalidInputError:
+        return None
+    return Fix(
+        change=change,
+        cost=cost,
+        verdict=verdict_of(changed),
+        total_bytes=changed.total_bytes,
+        saved_bytes=budget.total_bytes - changed.total_bytes,
+        max_concurrency=changed.max_concurrency,
+    )

@@ -1,0 +1,314 @@
+"""Why a configuration was chosen and others were not, in words; and what to measure before."""
+
+import math
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from servolt.metrics import METRICS
+from servolt.plan.correction import Z10
+from servolt.plan.information import Contender, chances, worth_most
+from servolt.plan.plan import Figure
+from servolt.plan.search_limits import Constraints, Miss, Objective
+from servolt.plan.search_score import Outcome
+from servolt.plan.spreads import factors_of
+from servolt.units import format_bytes, format_duration
+from servolt.workload import Workload
+
+__all__ = [
+    "Rival",
+    "Role",
+    "Told",
+    "amount",
+    "broken",
+    "contenders_of",
+    "figures_of_outcome",
+    "in_words",
+    "label_of",
+    "rivals_of",
+    "told_gains",
+]
+
+# So many configurations may still turn out to be the best; the rest is far behind.
+CONTENDERS = 12
+# What makes a choice better by less than this share is no reason to measure.
+GAINS_LEAST = 0.005
+# What is better by less is not worth its bound.
+WORTH = 0.98
+# How far a bound may be missed by a configuration that may keep it in truth.
+DOUBTFUL = 1.6
+METRIC = {
+    "cost": "cost_per_million_output_tokens",
+    "latency": "e2el",
+    "throughput": "output_throughput",
+    "energy": "energy_per_output_token",
+}
+BEST = {
+    "cost": "It is the cheapest of {kept} that keep all bounds: {value} per million output tokens.",
+    "latency": "It answers fastest of {kept} that keep all bounds: {value} for a request.",
+    "throughput": "It gives the most per device of {kept} that keep all bounds: {value}.",
+    "energy": "It takes the least energy of {kept} that keep all bounds: {value} per output token.",
+}
+WORSE = {"cost": "costs", "latency": "takes", "throughput": "gives", "energy": "draws"}
+
+
+Role = Literal["next", "accelerator", "engine", "broken"]
+
+
+class Rival(NamedTuple):
+    role: Role
+    outcome: Outcome
+    chance: float | None
+    why: str
+
+
+class Told(NamedTuple):
+    outcome: Outcome
+    gain: float
+    share: float
+    command: str
+    why: str
+
+
+def contenders_of(outcomes: Sequence[Outcome], aim: Objective, best: Outcome) -> list[Outcome]:
+    """The choice first; then the best of each engine on each device, then the next best. They may miss a bound that
+    a faster truth would keep."""
+    able = [one for one in outcomes if one.loss(aim) is not None and all(_may_keep(miss) for miss in one.misses)]
+    able.sort(key=lambda one: (bool(one.misses), one.loss(aim), one.place))
+    found: dict[tuple[object, ...], Outcome] = {_identity(best): best}
+    pairs = {_pair(best)}
+    for one in able:
+        if _pair(one) not in pairs and len(found) < CONTENDERS:
+            pairs.add(_pair(one))
+            found.setdefault(_identity(one), one)
+    for one in able:
+        if len(found) >= CONTENDERS:
+            break
+        found.setdefault(_identity(one), one)
+    return list(found.values())
+
+
+def rivals_of(best: Outcome, outcomes: Sequence[Outcome], contenders: Sequence[Outcome], aim: Objective) -> list[Rival]:
+    """The next best, the best of another device and of another engine, and the best that only a bound keeps out."""
+    kept = sorted(
+        (one for one in outcomes if not one.misses and one.loss(aim) is not None and _identity(one) != _identity(best)),
+        key=lambda one: (one.loss(aim), one.place),
+    )
+    tests: tuple[tuple[Role, Callable[[Outcome], bool]], ...] = (
+        ("next", lambda one: True),
+        ("accelerator", lambda one: _pair(one)[1] != _pair(best)[1]),
+        ("engine", lambda one: _pair(one)[0] != _pair(best)[0]),
+    )
+    shares = dict(zip(map(_identity, contenders), chances(_as_contenders(contenders, aim), 0), strict=True))
+    found: list[Rival] = []
+    for role, test in tests:
+        one = next((one for one in kept if test(one)), None)
+        if one is not None and all(one is not other.outcome for other in found):
+            chance = shares.get(_identity(one))
+            found.append(Rival(role, one, chance, _lost(one, best, aim, chance)))
+    out = min(
+        (one for one in outcomes if one.misses and (one.loss(aim) or math.inf) < WORTH * (best.loss(aim) or 0.0)),
+        key=lambda one: (one.loss(aim), one.place),
+        default=None,
+    )
+    if out is not None:
+        found.append(Rival("broken", out, shares.get(_identity(out)), _broke(out, best, aim)))
+    return found
+
+
+def in_words(
+    best: Outcome | None,
+    outcomes: Sequence[Outcome],
+    kept: Sequence[Outcome],
+    aim: Objective,
+    limits: Constraints,
+    workload: Workload,
+) -> Iterator[str]:
+    """Why this one; or why none."""
+    if best is None:
+        names: dict[str, set[int]] = {}
+        for one in outcomes:
+            for miss in one.misses:
+                names.setdefault(miss.name, set()).add(one.place)
+        said = ", ".join(f"{len(places)} by {_words(name)}" for name, places in sorted(names.items()))
+        yield f"Nothing keeps all bounds: {said}." if said else "No configuration can run."
+        return
+    value = figures_of_outcome(best, workload)[METRIC[aim]]
+    number = best.throughput_per_device if aim == "throughput" else value.value
+    configurations = len({one.place for one in kept})
+    yield BEST[aim].format(kept=f"{configurations} configurations", value=amount(number or 0.0, value.unit))
+    yield from _risks(best, limits, workload)
+    if limits.slo is None and aim != "latency":
+        yield "No latency is bounded, so none counted: --max-ttft and --max-tpot do."
+    assert best.state is not None
+    yield f"Its limit is {best.state.bottleneck.replace('_', ' ')}, at {best.state.concurrency:.0f} streams."
+
+
+def _risks(best: Outcome, limits: Constraints, workload: Workload) -> Iterator[str]:
+    """Bounds that it keeps by its value, and not by its interval."""
+    slo = limits.slo
+    figures = figures_of_outcome(best, workload)
+    bounds = {"power": limits.power_w}
+    if slo is not None:
+        bounds |= {"ttft": slo.ttft, "tpot": slo.tpot, "e2el": slo.e2el}
+    for name, bound in bounds.items():
+        high = figures[name].high if name in figures else None
+        if bound is not None and high is not None and high > bound:
+            unit = METRICS[name].unit
+            yield f"Its {name} may break the bound: {amount(high, unit)} at P90, of {amount(bound, unit)}."
+
+
+def figures_of_outcome(outcome: Outcome, workload: Workload) -> dict[str, Figure]:
+    """With the intervals that a plan of it would have."""
+    state = outcome.state
+    if state is None:
+        return {}
+    values: dict[str, float | None] = {
+        "ttft": state.ttft,
+        "tpot": state.tpot if workload.output_len > 1 else None,
+        "e2el": state.e2el,
+        "output_throughput": state.output_throughput,
+        "request_throughput": state.request_throughput,
+        "power": outcome.power_w,
+        "energy_per_output_token": outcome.joules_per_token,
+        "cost_per_hour": outcome.usd_per_hour,
+        "cost_per_million_output_tokens": outcome.usd_per_million,
+    }
+    return {name: _figure(outcome, name, value) for name, value in values.items() if value is not None}
+
+
+def _figure(outcome: Outcome, name: str, value: float) -> Figure:
+    candidate = outcome.candidate
+    if name == "cost_per_hour":
+        return Figure(value=value, low=value, high=value, unit=METRICS[name].unit, basis="exact")
+    low, high = factors_of(name, candidate.deployment, candidate.model, candidate.accelerator)
+    return Figure(value=value, low=value * low, high=value * high, unit=METRICS[name].unit, basis="formula")
+
+
+def told_gains(contenders: Sequence[Outcome], aim: Objective, workload: Workload) -> Iterator[Told]:
+    """The one or two measurements that are worth making."""
+    if len(contenders) < 2:
+        return
+    before = 0.0
+    for gain in worth_most(_as_contenders(contenders, aim)):
+        added = gain.gain - before
+        before = max(before, gain.gain)
+        share = added / gain.before if gain.before else 0.0
+        if share < GAINS_LEAST:
+            return
+        outcome = contenders[gain.measured[-1]]
+        where = f"on {outcome.devices} x {outcome.candidate.accelerator.name}"
+        why = f"{where}: the choice is expected to get {100 * share:.1f} % better by knowing it"
+        yield Told(outcome, added, share, _measuring(outcome, workload), why)
+
+
+def _as_contenders(outcomes: Iterable[Outcome], aim: Objective) -> list[Contender]:
+    return [_contender(one, aim) for one in outcomes]
+
+
+def _contender(one: Outcome, aim: Objective) -> Contender:
+    candidate = one.candidate
+    low, high = factors_of("tpot", candidate.deployment, candidate.model, candidate.accelerator)
+    engine, device = _pair(one)
+    # At a rate of requests the throughput is what is asked, whatever the speed.
+    moves = one.load.request_rate is None or aim == "latency"
+    spread = math.log(high / low) / (2 * Z10)
+    return Contender(engine, device, one.loss(aim) or 0.0, spread, one.strain, moves)
+
+
+def _measuring(outcome: Outcome, workload: Workload) -> str:
+    deployment = outcome.candidate.deployment
+    words = ["servolt", "measure", deployment.label]
+    apart = {"schema_", "model", "quantization", "hardware", "engine_version"}
+    for name, value in deployment.model_dump(exclude=apart, exclude_none=True).items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        elif not isinstance(value, dict | list | tuple):
+            words += [flag, str(value)]
+    words += ["--input-len", str(workload.input_len), "--output-len", str(workload.output_len)]
+    if outcome.load.request_rate is not None:
+        words += ["--request-rate", f"{outcome.load.request_rate:g}"]
+    else:
+        words += ["--concurrency", str(outcome.load.concurrency or 1)]
+    return shlex.join(words)
+
+
+def _lost(one: Outcome, best: Outcome, aim: Objective, chance: float | None) -> str:
+    own, other = best.loss(aim) or 0.0, one.loss(aim) or 0.0
+    more = 100 * (other / own - 1) if aim != "throughput" else 100 * (1 - own / other)
+    less = "less" if aim == "throughput" else "more"
+    how = f"{WORSE[aim]} {more:.0f} % {less}" if more >= 0.5 else f"{WORSE[aim]} as much, and comes behind in the rest"
+    if chance is None:
+        return f"{how}."
+    if chance >= 0.1:
+        return f"{how}; that is within the errors: in truth it is better with a chance of {100 * chance:.0f} %."
+    return f"{how}, which is more than the errors explain."
+
+
+def _broke(one: Outcome, best: Outcome, aim: Objective) -> str:
+    own, other = best.loss(aim) or 0.0, one.loss(aim) or 0.0
+    better = 100 * (1 - other / own) if aim != "throughput" else 100 * (own / other - 1)
+    reasons = " and ".join(broken(miss) for miss in one.misses)
+    return f"{WORSE[aim]} {better:.0f} % {'more' if aim == 'throughput' else 'less'}, but {reasons}."
+
+
+def broken(miss: Miss) -> str:
+    """
+    >>> broken(Miss("tpot", 0.062, 0.05, "s"))
+    'tpot is 62.0 ms, more than 50.0 ms'
+    """
+    if miss.value is None:
+        return f"its {_words(miss.name)} is not known"
+    side = "less" if miss.is_floor else "more"
+    return f"{_words(miss.name)} is {amount(miss.value, miss.unit)}, {side} than {amount(miss.bound, miss.unit)}"
+
+
+def amount(value: float, unit: str) -> str:
+    """In people's units."""
+    if unit == "s":
+        return format_duration(value)
+    if unit == "bytes":
+        return format_bytes(value)
+    return f"{value:,.0f} {unit}" if abs(value) >= 100 else f"{value:.3g} {unit}"
+
+
+def label_of(outcome: Outcome) -> str:
+    """What a reader knows it by: 2 x H100, vllm, fp8, tp 2."""
+    deployment, layout = outcome.candidate.deployment, outcome.candidate.layout
+    parts = [f"{outcome.devices} x {outcome.candidate.accelerator.name}", deployment.engine]
+    parts.append(outcome.candidate.model.quantization)
+    parts += [f"{name} {size}" for name, size in zip(("tp", "pp", "dp"), layout[:3], strict=True) if size > 1]
+    parts += ["ep"] if layout.ep else []
+    parts += [f"kv {deployment.kv_cache_dtype}"] if deployment.kv_cache_dtype else []
+    return ", ".join(parts)
+
+
+def _words(name: str) -> str:
+    return {
+        "usd_per_hour": "price of an hour",
+        "power_w": "power",
+        "max_devices": "number of devices",
+        "min_bits": "precision",
+        "min_output_throughput": "output throughput",
+        "request_rate": "rate that it can serve",
+        "memory": "memory of a device",
+        "pool": "room for keys and values",
+    }.get(name, name)
+
+
+def _may_keep(miss: Miss) -> bool:
+    return miss.grows and miss.excess < DOUBTFUL
+
+
+def _pair(outcome: Outcome) -> tuple[str, str]:
+    return outcome.candidate.deployment.engine, outcome.candidate.accelerator.name
+
+
+def _identity(outcome: Outcome) -> tuple[object, ...]:
+    """Copies of a dense model are off alike, so more of them are no other choice."""
+    candidate = outcome.candidate
+    deployment, layout = candidate.deployment, candidate.layout
+    if not any(kind.experts is not None for kind in candidate.model.layers):
+        layout = layout._replace(dp=1)
+    return (*_pair(outcome), deployment.quantization, deployment.kv_cache_dtype, deployment.max_num_seqs, layout)
