@@ -3,16 +3,43 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
 from servolt.deployment import Deployment
-from servolt.document import Document, Problem
+from servolt.document import Document, Problem, Value
 from servolt.gpu import Accelerator
 from servolt.model import Model
 
-__all__ = ["Command", "Engine", "Launcher", "Server"]
+__all__ = ["Command", "Devices", "Engine", "Image", "Joining", "Launcher", "Server"]
+
+
+class Devices(Value):
+    """What a command takes of the machines it runs on."""
+
+    name: str | None = Field(None, description="as the catalogue calls one of them")
+    vendor: str | None = Field(None, description="nvidia, amd, intel ...; cpu where none is taken; None: not known")
+    count: int = Field(1, ge=0, description="over all machines")
+    machines: int = Field(1, ge=1)
+
+    @property
+    def per_machine(self) -> int:
+        return -(-self.count // self.machines)
+
+
+class Image(Value):
+    """A container image that holds the engine."""
+
+    name: str = Field(description="with its tag")
+    starts: tuple[str, ...] = Field((), description="what it starts by itself; empty where it is to be told")
+
+
+class Joining(Value):
+    """What the parts on several machines are told. {machines}, {rank} and {leader} stand for what is known there."""
+
+    every: tuple[str, ...]
+    others: tuple[str, ...] = Field((), description="all but the first")
 
 
 class Command(Document):
@@ -30,11 +57,41 @@ class Command(Document):
     engine: str
     deployment_digest: str
     accelerators: tuple[str, ...] = ()
+    engine_version: str | None = Field(None, description="whose options argv is written for")
+    model: str | None = Field(None, description="as the engine is told: a Hub id, or an absolute path")
+    served_model_name: str | None = None
+    options: Mapping[str, Any] = Field(
+        default_factory=dict, description="what argv sets, under the engine's names without dashes; not host and port"
+    )
+    files: Mapping[str, str] = Field(
+        default_factory=dict, description="text of each small file that argv calls {files}/NAME"
+    )
+    images: Mapping[str, Image] = Field(default_factory=dict, description="by the vendor of the devices")
+    image_argv: tuple[str, ...] = Field((), description="what to start in the image, where that is not argv")
+    ulimits: Mapping[str, int] = Field(default_factory=dict, description="of the process, as a container sets them")
+    devices: Devices | None = None
+    joining: Joining | None = Field(None, description="None where the engine can't spread over machines by itself")
+    load_s: float | None = Field(None, gt=0, description="predicted, from the start to the first answer")
+    header: tuple[str, ...] = Field((), description="lines of comment for the head of an export")
 
     def at(self, port: int) -> "Command":
         """The same command on this port."""
         argv = tuple(part.replace("{port}", str(port)) for part in self.argv)
-        return self.model_copy(update={"argv": argv, "port": port})
+        inside = tuple(part.replace("{port}", str(port)) for part in self.image_argv)
+        return self.model_copy(update={"argv": argv, "image_argv": inside, "port": port})
+
+    def on(self, accelerator: Accelerator) -> "Command":
+        """The same command, knowing whose devices these are."""
+        vendor = "cpu" if accelerator.kind == "cpu" else (accelerator.vendor or "").lower() or None
+        count = 0 if vendor == "cpu" else max(1, self.devices.count if self.devices else 1)
+        machines = self.devices.machines if self.devices else 1
+        found = Devices(name=accelerator.name, vendor=vendor, count=count, machines=machines)
+        return self.model_copy(update={"devices": found})
+
+    def with_files_in(self, folder: str) -> "Command":
+        """The same command, once its files lie in this folder."""
+        argv = tuple(part.replace("{files}", folder) for part in self.argv)
+        return self.model_copy(update={"argv": argv})
 
     def shell(self) -> str:
         """One line for a POSIX shell, every value quoted."""

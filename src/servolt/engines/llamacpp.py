@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from servolt.command import Command
+from servolt.command import Command, Image
 from servolt.deployment import Deployment
 from servolt.document import Problem
 from servolt.errors import ModelFileError
@@ -40,6 +40,14 @@ TOKENIZER_BYTES_PER_TOKEN = 450
 SLOT_BYTES = 150_000
 CANDIDATE_BYTES = 12
 
+# The project's own images, and what they start.
+PROGRAM = ("/app/llama-server",)
+REPOSITORY = "ghcr.io/ggml-org/llama.cpp"
+IMAGES = {
+    vendor: Image(name=f"{REPOSITORY}:{tag}", starts=PROGRAM)
+    for vendor, tag in (("cpu", "server"), ("nvidia", "server-cuda"), ("amd", "server-rocm"), ("intel", "server-intel"))
+}
+
 # llama.cpp's counters and gauges under our names.
 READINGS = {
     "prompt_tokens_total": "prompt_tokens",
@@ -71,8 +79,12 @@ class LlamaCpp:
             raise ModelFileError(f"{model.name} is no GGUF file.", "llama.cpp runs GGUF files only.")
         external = deployment.engine_executable
         start = (sys.executable, "-m", "servolt.engines.llamacpp_runner") if external is None else (external,)
+        flags = _flags(deployment, model)
         return Command(
-            argv=(*start, *_flags(deployment, model)),
+            argv=(*start, *flags),
+            model=model.files[0],
+            images=IMAGES,
+            image_argv=(*PROGRAM, *flags),
             metrics_path="/metrics",
             engine=self.name,
             deployment_digest=deployment.digest,

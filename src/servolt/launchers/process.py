@@ -37,6 +37,7 @@ class ProcessLauncher:
         """Picks a free port unless the command has one. Raises EngineError, StorageError."""
         try:
             placed = command if command.port is not None else command.at(_free_port(command.host))
+            placed = _with_files(placed, log_path.parent / f"{log_path.stem}.files")
             guard = await _start_guard()
         except OSError as error:
             raise _not_started(command, error.strerror) from error
@@ -85,6 +86,15 @@ class ProcessServer:
         await self._process.wait()
         self._gone = True
         await _dismiss(self._guard)
+
+
+def _with_files(command: Command, folder: Path) -> Command:
+    if not command.files:
+        return command
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in command.files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return command.with_files_in(str(folder))
 
 
 def _inherited() -> dict[str, str]:
