@@ -2,6 +2,8 @@
 
     ServoltError                 E-GEN-001   exit 1
     ├── InvalidInputError        E-USE-001   exit 2   a flag, a file or a value that can't be used
+    │   ├── UnknownNameError     E-USE-001   exit 2   nothing in the catalogue has this name (catalogue/names.py)
+    │   └── AmbiguousNameError   E-USE-001   exit 2   several things in it could be meant (catalogue/names.py)
     ├── ModelNotFoundError       E-MOD-001   exit 1   no such model here
     ├── ModelFileError           E-MOD-002   exit 1   weights that are truncated, corrupt or of another format
     ├── ConditionFailedError     E-FIT-001   exit 3   the asked condition does not hold (does not fit, a gate fails)

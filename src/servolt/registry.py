@@ -8,7 +8,7 @@ from servolt.command import Engine, Launcher
 from servolt.errors import InvalidInputError
 from servolt.measurement import Meter
 
-__all__ = ["engine", "launcher", "meter", "names", "source"]
+__all__ = ["engine", "formula", "launcher", "meter", "names", "source"]
 
 
 def engine(name: str) -> Engine:
@@ -28,8 +28,13 @@ def source(name: str) -> Any:
     return _load("sources", name)()
 
 
+def formula(name: str) -> Any:
+    """A plug-in's own figures for plans; see plan/formulas.py for what it is asked."""
+    return _load("formulas", name)()
+
+
 def names(group: str) -> list[str]:
-    """The registered names of `engines`, `launchers`, `meters` or `sources`."""
+    """The registered names of `engines`, `launchers`, `meters`, `sources` or `formulas`."""
     return sorted(_entries(group))
 
 

@@ -93,6 +93,13 @@ def _positive(text: str) -> int:
     return number
 
 
+def _truth(text: str) -> bool:
+    found = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}.get(text.strip().lower())
+    if found is None:
+        raise ValueError(f"{text!r} is neither true nor false")
+    return found
+
+
 SETTINGS: dict[str, Setting] = {
     setting.name: setting
     for setting in (
@@ -115,6 +122,8 @@ SETTINGS: dict[str, Setting] = {
         Setting(
             "origins", str, "", "Further web origins that may call the gateway, comma-separated.", "OLLAMA_ORIGINS"
         ),
+        Setting("plan_paths", _truth, False, "Whether requests for plans may name files of this machine."),
+        Setting("webhook_hosts", str, "", "Hosts that the gateway tells of finished jobs; without any, this machine."),
         Setting("models", str, None, "A further folder in which GGUF files are found by name."),
     )
 }

@@ -41,7 +41,9 @@ def test_a_plan_for_people_says_what_it_rests_on(servolt: Run) -> None:
 def test_the_exported_command_is_the_one_that_serve_starts(servolt: Run) -> None:
     exported = servolt("plan", "guide", "--max-num-seqs", "2", "--export", "shell").stdout
     shown = servolt("serve", "guide", "--max-num-seqs", "2", "--dry-run").stdout.splitlines()
-    assert [line for line in shown if not line.startswith("#")] == exported.splitlines()
+    # serve picks a free port each time, and an export names one
+    lines = [line.replace("'{port}'", "8000") for line in shown if not line.startswith("#")]
+    assert lines == [line for line in exported.splitlines() if not line.startswith("#")]
     assert "-np 2" in exported
     assert json.loads(servolt("plan", "guide", "--export", "json").stdout)["schema"] == "servolt.command/1"
 

@@ -21,7 +21,7 @@ from servolt.errors import ServoltError
 __all__ = ["complete_model", "model_names", "register"]
 
 # Commands whose first argument is a model, and those of which all are.
-ONE_MODEL = ("export", "plan", "run", "show", "stop")
+ONE_MODEL = ("calibrate", "export", "plan", "run", "show", "stop")
 MANY_MODELS = ("measure", "serve")
 
 

@@ -1,20 +1,24 @@
 """`servolt plan`."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from servolt import settings
 from servolt.cli.completion import complete_model
-from servolt.cli.deployment import deployment_options, read_deployment
+from servolt.cli.deployment import planned_options, yaml_of
+from servolt.cli.doors import Doors, asked, door_options
+from servolt.cli.economy import economy_options
+from servolt.cli.optimise import Goals, goal_options, show_answer
 from servolt.cli.output import Output, output_options
+from servolt.cli.rendered import TARGETS, rendered
 from servolt.cli.workload import workload_options
 from servolt.errors import ConditionFailedError, InvalidInputError
 
 if TYPE_CHECKING:
-    from servolt.command import Command
-    from servolt.plan import Plan
+    from servolt.plan import KnownPoint, Plan
     from servolt.workload import Workload
 
 __all__ = ["command"]
@@ -24,50 +28,101 @@ UNFIT = {"no": "{} does not fit.", "tight": "{} may not fit.", "unknown": "wheth
 
 @click.command()
 @click.argument("model", required=False, shell_complete=complete_model)
-@deployment_options
+@click.option(
+    "--deployment",
+    "deployment_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A deployment as YAML or JSON, in place of MODEL.",
+)
+@planned_options
 @workload_options
+@economy_options
+@click.option(
+    "--measured",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help='Points that correct this plan: [{"metric": "tpot", "workload": {...}, "value": 0.01}].',
+)
 @click.option(
     "--export",
-    type=click.Choice(["shell", "json", "yaml"]),
-    help="Print the command that serve would start, and nothing else.",
+    type=click.Choice(TARGETS),
+    help="Print what starts it: a command line, a manifest, another program's file; nothing else.",
 )
+@click.option("--image", help="For --export: a container image in place of the engine's own.")
 @click.option("--check", is_flag=True, help="Exit with 3 unless it fits.")
+@door_options
+@goal_options
 @output_options
 def command(
-    model: str | None, flags: Mapping[str, Any], workload: "Workload", export: str | None, check: bool, out: Output
+    model: str | None,
+    deployment_file: Path | None,
+    flags: Mapping[str, Any],
+    workload: "Workload",
+    measured: Path | None,
+    costs: Mapping[str, Any],
+    export: str | None,
+    image: str | None,
+    check: bool,
+    doors: Doors,
+    goals: Goals,
+    out: Output,
 ) -> None:
-    """Say whether a model fits on this machine, how fast it will be, and what runs it.
+    """Say whether a model fits, how fast it will be, what it draws and costs, and what runs it.
 
-    MODEL is a built-in name (guide, guide:f16), the path of a GGUF file, or a deployment as YAML or JSON.
-    Each figure has an interval and its basis: formula, calibrated (from measurements on this machine), or measured.
+    MODEL is a built-in name (guide, guide:f16), the path of a GGUF file, of a folder or of a config.json, a name from
+    the catalogue, a Hub id, a deployment as YAML or JSON, a saved plan, or a link. It is planned for this machine, or
+    with --accelerator for any other. Each figure has an interval and its basis: exact, formula, calibrated (from
+    measurements), or measured.
     """
     from servolt.cli.planned import plan_rows, plan_shown
-    from servolt.study.plan import plan_here
+    from servolt.study.economy import economy_for
+    from servolt.study.plan import plan_for
 
-    deployment = read_deployment(model, flags)
-    plan = plan_here(deployment, workload, settings.folders())
+    if model and deployment_file:
+        raise InvalidInputError("the deployment is named twice.", "Give MODEL or --deployment, not both.")
+    if doors.batch is not None:
+        from servolt.cli.batch import plan_batch
+
+        plan_batch(doors.batch, flags, workload, costs, out)
+        return
+    deployment, workload = asked(str(deployment_file) if deployment_file else model, flags, workload, doors)
+    if goals.are_asked:
+        show_answer(deployment, workload, flags, costs, goals, out)
+        return
+    known = _points(measured) if measured else ()
+    plan = plan_for(deployment, workload, settings.folders(), measured=known, economy=economy_for(deployment, costs))
+    is_here = deployment.hardware is None or deployment.hardware.accelerator is None
     for problem in plan.problems:
-        if problem.severity == "error":
+        # What can't be started here is refused; of other hardware it is said beside what can be planned all the same.
+        if problem.severity == "error" and (is_here or export is not None):
             raise InvalidInputError(problem.message, problem.remedy)
     if export is not None:
-        _export(plan.command, export, out)
+        out.text(rendered(plan, export, image))
+    elif doors.link:
+        from servolt.plan.link import link_of
+
+        out.text(link_of(deployment, workload))
+    elif doors.explain:
+        from servolt.cli.explain import show_explanation
+
+        show_explanation(plan, out)
+    elif doors.against is not None:
+        from servolt.cli.against import show_against
+
+        other = asked(doors.against, flags, workload)[0]
+        show_against(plan, plan_for(other, workload, settings.folders(), economy=economy_for(other, costs)), out)
     else:
         out.document(plan, rows=plan_rows(plan), ids=[plan.verdict], human=lambda: plan_shown(plan))
     if check and plan.verdict != "fits":
         raise _unfit(plan)
 
 
-def _export(command: "Command | None", form: str, out: Output) -> None:
-    from servolt import registry
+def _points(path: Path) -> "tuple[KnownPoint, ...]":
+    from servolt.plan import read_points
 
-    if command is None:
-        raise InvalidInputError("this deployment starts nothing here.", "Name an engine that runs on this machine.")
-    if form == "shell":
-        out.text(registry.launcher("process").render(command))
-    elif form == "yaml":
-        out.text(command.to_yaml())
-    else:
-        out.json_only(command.model_dump(mode="json"))
+    try:
+        return read_points(yaml_of(path))
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{path}: {error.cause}", error.remedy) from error
 
 
 def _unfit(plan: "Plan") -> ConditionFailedError:

@@ -14,7 +14,11 @@ from servolt.units import format_bytes
 __all__ = ["plan_rows", "plan_shown"]
 
 # What a reader decides by; the document holds the rest.
-SHOWN = ("prefill_throughput", "decode_throughput", "output_throughput", "ttft", "tpot")
+SHOWN = (
+    *("prefill_throughput", "decode_throughput", "output_throughput", "ttft", "tpot"),
+    *("power", "energy_per_output_token", "cost_per_million_output_tokens", "carbon_per_million_output_tokens"),
+)
+ONCE = ("load_time", "saturation_concurrency")  # the same at every load
 BAR, SHORT_BAR = 44, 12  # characters for the whole of the memory
 WIDE = 100  # columns of a terminal, from which the long bar has room
 HEADLINES = {"fits": "FITS", "tight": "TIGHT", "no": "DOES NOT FIT", "unknown": "NOT KNOWN"}
@@ -49,6 +53,7 @@ def plan_rows(plan: Plan) -> list[dict[str, Any]]:
     rows += [
         _row("estimate", one.metric, **one.model_dump(mode="json", include=set(COLUMNS))) for one in plan.estimates
     ]
+    rows += [_row("plugin", name, **figure.model_dump(mode="json")) for name, figure in plan.of_plugins.items()]
     return rows + [_row(one.severity, one.code, reason=f"{one.message} {one.remedy}") for one in plan.problems]
 
 
@@ -56,13 +61,17 @@ def _row(kind: str, metric: str, **cells: Any) -> dict[str, Any]:
     return {"row": kind, "metric": metric, **{column: cells.get(column) for column in COLUMNS}}
 
 
-def _words(change: Mapping[str, str | int]) -> str:
+def _words(change: Mapping[str, str | int | float | bool]) -> str:
     return " ".join(f"{name}={value}" for name, value in change.items())
 
 
 def plan_shown(plan: Plan) -> list[RenderableType]:
     parts: list[RenderableType] = [_head(plan), *_memory(plan), "", *_speed(plan)]
-    parts.append(labelled("energy", "not predicted: no power of this machine was measured"))
+    if "power" not in plan.predictions:
+        parts.append(labelled("energy", "not predicted: no power of this machine was measured"))
+    for name, one in plan.of_plugins.items():
+        said = spread(one.value, one.low, one.high, one.unit) if one.value is not None else "not predicted"
+        parts.append(labelled("plug-in", f"{name}: {said}{f' ({one.reason})' if one.reason else ''}"))
     parts += [labelled("bottleneck", _bottleneck(plan)), labelled("basis", plan.calibration)]
     parts += [labelled(problem.severity, f"{problem.message} {problem.remedy}") for problem in plan.problems]
     if plan.command is not None and plan.verdict != "no":
@@ -76,7 +85,13 @@ def _arguments(plan: Plan) -> str:
     """The deployment as this command line takes it, quoted for a shell."""
     deployment = plan.deployment
     words = [deployment.label]
-    for name, value in deployment.model_dump(exclude={"schema_", "model", "quantization"}, exclude_none=True).items():
+    apart = {"schema_", "model", "quantization", "hardware"}
+    if hardware := deployment.hardware:
+        words += ["--accelerator", hardware.accelerator] if hardware.accelerator else []
+        words += ["--count", str(hardware.count)] if hardware.count > 1 else []
+    for name, value in deployment.model_dump(exclude=apart, exclude_none=True).items():
+        if isinstance(value, dict | list | tuple):
+            continue  # it has no flag: such a deployment is a file
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
             words.append(flag if value else flag.replace("--", "--no-", 1))
@@ -110,7 +125,15 @@ def _memory(plan: Plan) -> Iterator[RenderableType]:
     ]
     yield table(["  part", "size>", "", "from"], [[f"  {row[0]}", *row[1:]] for row in rows])
     each = f"{memory.kv_bytes_per_token:,} B for each token"
-    yield labelled("  KV cache", f"{each}; {_many(memory.max_num_seqs, 'sequence')} of {memory.max_model_len:,} tokens")
+    if memory.pooled:
+        held = f"{memory.kv_cache_tokens:,} tokens [{memory.kv_cache_tokens_low:,}, {memory.kv_cache_tokens_high:,}]"
+        yield labelled(
+            "  KV cache",
+            f"{each}; {held}: {memory.max_concurrency:.1f} requests of {memory.max_model_len:,} tokens at once",
+        )
+    else:
+        each += f"; {_many(memory.max_num_seqs, 'sequence')} of {memory.max_model_len:,} tokens"
+        yield labelled("  KV cache", each)
     for fix in plan.fixes:
         yield labelled("  fix", fix.text)
 
@@ -120,11 +143,13 @@ def _speed(plan: Plan) -> Iterator[RenderableType]:
     rows = []
     for load in plan.workload.points:
         here = [one for one in plan.estimates if (one.concurrency, one.request_rate) == tuple(load)]
-        for metric in SHOWN:
-            found = _chosen(here, metric)
-            if found is not None:
-                rows.append([_named(found), point(*load), _predicted(found), found.basis])
-    yield table([f"speed at {lengths}", "load", "predicted [90 % interval]>", "basis"], rows)
+        chosen = [found for metric in SHOWN if (found := _chosen(here, metric)) is not None]
+        rows += [[_named(found), point(*load), _predicted(found), found.basis] for found in chosen]
+    for metric in ONCE:
+        if (once := next((one for one in plan.estimates if one.metric == metric), None)) is not None:
+            rows.append([metric, "any", _predicted(once), once.basis])
+    level = next((one.level for one in plan.estimates if one.level), 0.9)
+    yield table([f"speed at {lengths}", "load", f"predicted [{level:.0%} interval]>".replace("%", " %"), "basis"], rows)
 
 
 def _chosen(here: list[Estimate], metric: str) -> Estimate | None:
@@ -144,6 +169,8 @@ def _predicted(found: Estimate) -> str:
 
 
 def _bottleneck(plan: Plan) -> str:
+    if not plan.step:
+        return plan.bottleneck
     first, *others = sorted(plan.step, key=lambda term: -term.seconds)[:3]
     then = ", ".join(f"{term.name} {term.share * 100:.0f} %" for term in others)
     at = f"{first.name}, {first.share * 100:.0f} % of a decode step at {plan.workload.points[0]}"

@@ -12,14 +12,19 @@ __all__ = ["DOCUMENTS", "command", "json_schema"]
 
 DOCUMENTS = {
     "accelerator": "servolt.gpu:Accelerator",
+    "answer": "servolt.plan.search_answers:Answer",
     "calibration": "servolt.plan.calibration:Calibration",
     "command": "servolt.command:Command",
     "comparison": "servolt.compare:Comparison",
     "deployment": "servolt.deployment:Deployment",
+    "explanation": "servolt.plan.explanation:Explanation",
+    "known": "servolt.plan.known:KnownDeployments",
     "measurement": "servolt.measurement:Measurement",
     "metrics": "servolt.metrics:Metrics",
     "model": "servolt.model:Model",
     "plan": "servolt.plan:Plan",
+    "plan_comparison": "servolt.plan.against:PlanComparison",
+    "search": "servolt.plan.search:Search",
     "slo": "servolt.workload:Slo",
     "workload": "servolt.workload:Workload",
 }

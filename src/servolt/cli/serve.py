@@ -24,7 +24,9 @@ from servolt.serve.catalogue import Catalogue, Offer
 from servolt.serve.fleet import Fleet
 from servolt.serve.run import DEFAULT_PORT, Listener, serve
 from servolt.serve.supervisor import State, Supervisor
+from servolt.serve.webhook import Webhooks
 from servolt.sources import list_models
+from servolt.study.planning import PlanningProcess
 from servolt.units import format_bytes, format_count, format_duration, parse_duration
 
 __all__ = ["command"]
@@ -68,7 +70,14 @@ def command(
         return
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     reports = _Reports()
-    fleet = Fleet(catalogue, reports.supervise, keep_alive_s=keep_alive_s, max_queue=max_queue)
+    fleet = Fleet(
+        catalogue,
+        reports.supervise,
+        keep_alive_s=keep_alive_s,
+        max_queue=max_queue,
+        planner=PlanningProcess(paths=settings.resolve("plan_paths").value),
+        webhooks=Webhooks(settings.resolve("webhook_hosts").value.split(",")),
+    )
     if not models:
         say('no model given: serving the built-in "guide", which only knows this product and the words of its field.')
     _run(_serve(fleet, listener, reports, out))

@@ -14,7 +14,7 @@ from servolt.errors import ServoltError
 from servolt.serve.refusal import RefusedError
 from servolt.serve.request import Row
 
-__all__ = ["ON_LEFT", "Exchange", "Header", "Message", "Receive", "Scope", "Send"]
+__all__ = ["JSON", "ON_LEFT", "Exchange", "Header", "Message", "Receive", "Scope", "Send"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

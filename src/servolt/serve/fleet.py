@@ -7,8 +7,11 @@ from servolt import registry
 from servolt.errors import ServoltError
 from servolt.serve.catalogue import Catalogue, Offer
 from servolt.serve.digests import Digests
+from servolt.serve.jobs import Jobs
+from servolt.serve.planning import Planner
 from servolt.serve.resident import Resident, SupervisorFactory
 from servolt.serve.telemetry import Telemetry
+from servolt.serve.webhook import Webhooks
 
 __all__ = ["Fleet"]
 
@@ -19,12 +22,21 @@ class Fleet:
     """What the routes share: names, residents, counters, digests of files."""
 
     def __init__(
-        self, catalogue: Catalogue, supervise: SupervisorFactory, *, keep_alive_s: float, max_queue: int
+        self,
+        catalogue: Catalogue,
+        supervise: SupervisorFactory,
+        *,
+        keep_alive_s: float,
+        max_queue: int,
+        planner: Planner | None = None,
+        webhooks: Webhooks | None = None,
     ) -> None:
         self.catalogue = catalogue
         self.telemetry = Telemetry()
         self.digests = Digests()
         self.draining = False
+        self.planner = planner
+        self.jobs = None if planner is None else Jobs(planner, webhooks or Webhooks())
         self._supervise = supervise
         self._keep_alive_s = keep_alive_s
         self._max_queue = max_queue
@@ -57,6 +69,9 @@ class Fleet:
 
     async def close(self) -> None:
         """Stops every engine. Raises what the first failing stop raised, once all were tried."""
+        if self.jobs is not None and self.planner is not None:
+            await self.jobs.close()
+            await self.planner.close()
         results = await asyncio.gather(
             *(resident.close() for resident in self._residents.values()), return_exceptions=True
         )

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 
 from servolt.errors import ServoltError
-from servolt.serve import operations
+from servolt.serve import operations, problem
 from servolt.serve.access import Access
 from servolt.serve.exchange import Exchange, Receive, Scope, Send
 from servolt.serve.fleet import Fleet
@@ -25,6 +25,8 @@ PATHS = frozenset(path for _, path in ROUTES)
 MAIN_PATHS = ("/api/chat", "/api/generate", "/api/tags", "/v1/chat/completions", "/v1/completions", "/v1/models")
 # Served while draining: they tell what is going on, and cost the engine nothing.
 ALWAYS = frozenset({"/health", "/ready", "/metrics", "/", "/api/version", "/api/ps"})
+
+JOB_METHODS: Mapping[str, Route] = {"GET": operations.job, "HEAD": operations.job, "DELETE": operations.cancel_job}
 
 MAX_STALL_S = 60.0  # a client that has sent or read nothing for so long is let go, with its place in the engine
 SWEEP_S = 5.0
@@ -125,6 +127,9 @@ class Gateway:
         """In the caller's dialect. What has begun can't take a status any more: its connection is closed."""
         if exchange.started or exchange.gone:
             return
+        if exchange.path.startswith(problem.OWN):
+            await exchange.reply_bytes(*problem.refusal(error))
+            return
         is_openai = exchange.path.startswith("/v1/")
         status, body, headers = (openai_errors if is_openai else ollama_errors).refusal(error)
         if status in CLOSING:
@@ -155,6 +160,10 @@ def _find(method: str, path: str) -> Route:
         return route
     if path.startswith(openai_routes.MODELS_PREFIX) and method in ("GET", "HEAD"):
         return openai_routes.model
+    if path.startswith(operations.JOBS_PREFIX) and path not in PATHS:
+        if method in JOB_METHODS:
+            return JOB_METHODS[method]
+        raise RefusedError("method", f"{method} is not a method of a job.", "It takes GET or DELETE.")
     if path in PATHS or path.startswith(openai_routes.MODELS_PREFIX):
         raise RefusedError("method", f"{method} is not a method of {path}.", f"It takes {_methods(path)}.")
     raise RefusedError("no_route", f"There is nothing at {path[:200]}.", f"What is served: {', '.join(MAIN_PATHS)}.")

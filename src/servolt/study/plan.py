@@ -1,19 +1,125 @@
-"""The plan of a deployment on this very machine: what its parts need from folders and adapters is fetched here."""
+"""The plan of a deployment, here or elsewhere: what its parts need from folders and adapters is fetched here."""
 
 import shutil
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from servolt import registry
-from servolt.deployment import Deployment
+from servolt import __version__, registry
+from servolt.catalogue import find_accelerator
+from servolt.deployment import Deployment, Hardware
 from servolt.document import Problem
+from servolt.errors import InvalidInputError, ModelNotFoundError
+from servolt.gpu import Accelerator
 from servolt.model import Model
-from servolt.plan import Plan, make_plan
+from servolt.model.card import card_model
+from servolt.plan import KnownPoint, Plan, make_plan
 from servolt.settings import Folders
-from servolt.sources import find_model
+from servolt.sources import find_model, find_or_guess
 from servolt.study.keep import read_accelerator, read_calibration
-from servolt.workload import Workload
+from servolt.study.learn import read_known
+from servolt.workload import Slo, Workload
 
-__all__ = ["plan_here"]
+if TYPE_CHECKING:
+    from servolt.plan.cost import Economy
+
+__all__ = ["accelerator_of", "model_of", "plan_for", "plan_here", "with_plugins"]
+
+
+def plan_for(
+    deployment: Deployment,
+    workload: Workload,
+    folders: Folders,
+    *,
+    model: Model | None = None,
+    measured: Sequence[KnownPoint] = (),
+    slo: Slo | None = None,
+    economy: "Economy | None" = None,
+) -> Plan:
+    """On the hardware that the deployment names, else on this machine. `measured` points correct this plan alone.
+
+    `model` is what the deployment's name stands for, where that is known already. Raises ModelNotFoundError,
+    ModelFileError, InvalidInputError, StorageError.
+    """
+    if deployment.hardware is None or deployment.hardware.accelerator is None:
+        if measured:
+            raise InvalidInputError(
+                "measured points correct plans for a named accelerator.",
+                "Name one with --accelerator; on this machine `servolt measure` corrects the next plan by itself.",
+            )
+        return with_plugins(plan_here(deployment, workload, folders, model))
+    from servolt.plan.device import make_device_plan  # half of what a plan imports, and not needed for this machine
+
+    accelerator = accelerator_of(deployment)
+    plan = make_device_plan(
+        deployment,
+        model or model_of(deployment),
+        accelerator,
+        workload,
+        known=read_known(folders),
+        points=measured,
+        tool_version=__version__,
+        slo=slo,
+        economy=economy,
+    )
+    return with_plugins(_with_doubt(plan))
+
+
+def model_of(deployment: Deployment) -> Model:
+    """What the name stands for; for a plan a name that nothing is known of still has a size in it: Foo-70B-A3B.
+
+    Raises ModelNotFoundError where it has none, ModelFileError.
+    """
+    try:
+        return find_or_guess(deployment)
+    except ModelNotFoundError as error:
+        try:
+            return card_model(deployment.model, quantization=deployment.quantization, dtype=deployment.dtype)
+        except ModelNotFoundError:
+            raise error from None
+
+
+def _with_doubt(plan: Plan) -> Plan:
+    """Says so where the model is a guess."""
+    if plan.model.basis != "card":
+        return plan
+    why = plan.model.metadata.get("guessed_because")
+    problem = Problem(
+        code="model_guessed",
+        severity="warning",
+        message=f"Of {plan.model.name} only the size in its name is known: its shape is the usual one for that size."
+        + (f" {why}" if why else ""),
+        remedy="Give the path of its config.json, or make the Hub reachable, for a plan that rests on more.",
+    )
+    return plan.model_copy(update={"problems": (problem, *plan.problems)})
+
+
+def with_plugins(plan: Plan) -> Plan:
+    """With the figures of all formulas that are installed beside servolt."""
+    names = registry.names("formulas")
+    if not names:
+        return plan
+    from servolt.plan.formulas import with_formulas
+
+    return with_formulas(plan, [(name, partial(registry.formula, name)) for name in names])
+
+
+def accelerator_of(deployment: Deployment) -> Accelerator:
+    """The devices that a deployment names, as the catalogue knows them. Raises InvalidInputError with nearest names."""
+    hardware = deployment.hardware or Hardware()
+    found = find_accelerator(hardware.accelerator or "")
+    ranks = (
+        (deployment.tensor_parallel_size or 1)
+        * (deployment.pipeline_parallel_size or 1)
+        * (deployment.data_parallel_size or 1)
+    )
+    count = hardware.count if "count" in hardware.model_fields_set else max(found.count, ranks)
+    changed: dict[str, Any] = {"count": count}
+    if hardware.memory_bytes is not None:
+        changed |= {"visible_memory_bytes": hardware.memory_bytes}
+        changed |= {"memory_bytes": max(found.memory_bytes, hardware.memory_bytes)}
+    return found.model_copy(update=changed)
 
 
 def plan_here(deployment: Deployment, workload: Workload, folders: Folders, model: Model | None = None) -> Plan:

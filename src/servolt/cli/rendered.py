@@ -1,0 +1,119 @@
+"""`--export`: a plan's command as something that others start, headed by what the plan says."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from servolt.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from servolt.command import Command
+    from servolt.plan import Plan
+    from servolt.plan.memory.budget import RankMemory
+
+__all__ = ["TARGETS", "rendered"]
+
+# Of servolt's own forms, then those that a launcher of this name writes. Stated here, since each start of the command
+# line would pay for asking the registry.
+DOCUMENTS = ("json", "yaml")
+TARGETS = (
+    "shell",
+    *DOCUMENTS,
+    "docker",
+    "compose",
+    "kubernetes",
+    "lws",
+    "kserve",
+    "ray-serve",
+    "rayservice",
+    "skypilot",
+    "production-stack",
+    "systemd",
+    "env",
+    "vllm-config",
+    "modelfile",
+    "llama-swap",
+)
+
+
+def rendered(plan: "Plan", target: str, image: str | None = None) -> str:
+    """Raises InvalidInputError where the engine can't be started so, or the target has no place for a setting."""
+    from servolt import registry
+
+    command = _command(plan)
+    if target == "json":
+        return command.to_json()
+    if target == "yaml":
+        return command.to_yaml()
+    return registry.launcher(target).render(_prepared(plan, command, image))
+
+
+def _command(plan: "Plan") -> "Command":
+    """A plan for another machine has none of its own: what would be started there is the adapter's word too."""
+    from servolt import registry
+
+    if plan.command is not None:
+        return plan.command
+    engine = registry.engine(plan.deployment.engine)
+    for problem in engine.problems(plan.deployment, plan.model, (plan.accelerator,)):
+        if problem.severity == "error":
+            raise InvalidInputError(problem.message, problem.remedy)
+    return engine.command(plan.deployment, plan.model)
+
+
+def _prepared(plan: "Plan", command: "Command", image: str | None) -> "Command":
+    from servolt.command import Image
+
+    known = command.on(plan.accelerator)
+    if not known.options:
+        known = known.model_copy(update={"options": _options(known)})
+    if image is not None and known.devices is not None:
+        named = {known.devices.vendor or "": Image(name=image)}
+        known = known.model_copy(update={"images": named})
+    load = plan.predictions.get("load_time")
+    return known.model_copy(update={"header": tuple(_header(plan)), "load_s": load.value if load is not None else None})
+
+
+def _options(command: "Command") -> dict[str, object]:
+    """Of an adapter that writes its argv by hand: read back by the table of its flags.
+
+    Empty where there is no table, or one that does not know all of it; targets that need them then refuse.
+    """
+    from servolt.engines.flags import Known, parsed, versions
+
+    if not versions(command.engine):
+        return {}
+    words = command.at(1).image_argv or command.at(1).argv
+    try:
+        found = parsed(Known(command.engine), words[1:])
+    except ValueError:
+        return {}
+    return {name: value for name, value in found.items() if name not in ("host", "port")}
+
+
+def _header(plan: "Plan") -> Iterator[str]:
+    """The memory table. What it says is the plan's; what holds is the engine's log."""
+    from servolt.units import format_bytes
+
+    machine, memory = plan.accelerator, plan.memory
+    count = f"{machine.count} x " if machine.kind == "gpu" else ""
+    yield f"{plan.deployment.label} on {count}{machine.name}: {plan.verdict}"
+    yield "predicted memory of each device [low, high]:"
+    for rank in memory.per_rank:
+        yield from _rank(rank)
+    yield (
+        f"KV cache: room for {memory.kv_cache_tokens:,} tokens, {memory.max_concurrency:.1f} requests of "
+        f"{memory.max_model_len:,}; {format_bytes(memory.kv_bytes_per_token)} a token"
+    )
+    yield from (f"{problem.severity}: {problem.message}" for problem in plan.problems if problem.severity == "warning")
+
+
+def _rank(rank: "RankMemory") -> Iterator[str]:
+    from servolt.units import format_bytes
+
+    alike = f" ({rank.ranks} alike)" if rank.ranks > 1 else ""
+    of = f" of {format_bytes(rank.available_bytes)}" if rank.available_bytes is not None else ""
+    yield f"  {rank.rank}{alike}: {format_bytes(rank.total_bytes)}{of}"
+    for name, term in rank.terms.items():
+        if term.high:
+            between = f"[{format_bytes(term.low)}, {format_bytes(term.high)}]"
+            yield f"    {name:<11}{format_bytes(term.bytes):>10}  {between:<24} {term.basis}"
