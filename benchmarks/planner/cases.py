@@ -92,7 +92,8 @@ def _memory_case(row: Row, configs: Configs) -> Case:
     is_llama = engine.name in SPREADING_LAYERS
     words = row.get("quant") or row.get("model_variant") or ""
     deployment = _deployment(row, engine, named, words) | {
-        "hardware": hardware(row.get("gpu", ""), count(row, "n_gpus"), number(row, "gpu_visible_gib")),
+        "hardware": hardware(row.get("gpu", ""), count(row, "n_gpus"), number(row, "gpu_visible_gib"))
+        or {"accelerator": "CPU only" if is_llama else "80 GiB visible"},  # what stands in where none is named
         "dtype": row.get("dtype") or None,
         "max_model_len": count(row, "max_model_len"),
         "max_num_seqs": count(row, "max_num_seqs"),
@@ -117,6 +118,8 @@ def _memory_case(row: Row, configs: Configs) -> Case:
 def _memory_trap(row: Row) -> str | None:
     if row.get("quality", "") not in ("A", "B", ""):
         return f"quality {row['quality']}"
+    if not row.get("gpu") or not hardware(row["gpu"], 1, number(row, "gpu_visible_gib")):
+        return None if row["engine"] == "llama.cpp" else "no_accelerator"  # whose cache is the same on all of them
     if "notebook" in row.get("other_args", ""):
         return "shared_device"  # a training run holds memory beside the engine
     bits = number(row, "ll_bpw") or 0.0

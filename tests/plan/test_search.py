@@ -61,6 +61,7 @@ def cost_of(answer: Search) -> float:
     return answer.choice.figures["cost_per_million_output_tokens"].value or math.inf
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(*[st.integers(0, 6)] * 3), max_size=40))
 def test_the_front_has_no_dominated_member_and_misses_none(points: list[tuple[int, ...]]) -> None:
     front = pareto(points)
@@ -253,3 +254,11 @@ def test_the_accelerator_of_a_candidate_is_that_of_its_deployment() -> None:
         assert one.deployment.hardware == Hardware(accelerator=one.accelerator.name, count=one.accelerator.count)
         counts = {**counts, one.accelerator.name: {*counts.get(one.accelerator.name, set()), one.accelerator.count}}
     assert counts == {"large": {1, 2}, "small": {1, 2}}
+
+
+@pytest.mark.parametrize(("objective", "missing"), [("cost", "price"), ("energy", "power limit")])
+def test_what_an_objective_needs_and_nobody_knows_is_said(objective: Objective, missing: str) -> None:
+    unknown = LARGE.model_copy(update={"tdp_w": None})
+    answer = search(space(accelerators=(unknown,)), WORK, objective=objective)
+    assert answer.choice is None
+    assert missing in answer.reasons[0]

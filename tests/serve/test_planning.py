@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import pytest
@@ -41,10 +41,18 @@ class Echo:
         self.closed = True
 
 
-async def ended(one: Any, name: str) -> Any:
-    while (job := (await one.ask(JOBS + name, method="GET")).json())["state"] in ("queued", "running"):
+async def when(one: Any, name: str, is_so: Callable[[Any], bool]) -> Any:
+    """The job, once that is true of it."""
+    for _ in range(10_000):
+        job = (await one.ask(JOBS + name, method="GET")).json()
+        if is_so(job):
+            return job
         await asyncio.sleep(0.001)
-    return job
+    raise TimeoutError(name)
+
+
+async def ended(one: Any, name: str) -> Any:
+    return await when(one, name, lambda job: job["state"] not in ("queued", "running"))
 
 
 def test_a_plan_is_answered_as_the_planner_says_it(rig: Any) -> None:
@@ -181,8 +189,9 @@ def test_open_jobs_and_kept_jobs_are_bounded(rig: Any) -> None:
         kept = Jobs(Echo(), Webhooks())
         for _ in range(MAX_KEPT + 5):
             job = kept.add({"deployment": "a"})
-            while job.is_open:
+            for _ in range(100):
                 await asyncio.sleep(0)
+            assert not job.is_open
         assert len(kept._jobs) <= MAX_KEPT
         assert kept.get(job.id) is job  # the last one is there in any case
 
@@ -205,8 +214,7 @@ def test_the_webhook_is_told_when_a_job_has_ended(rig: Any) -> None:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/done?x=1"
         async with rig(planner=Echo()) as one:
             name = (await one.ask(JOBS + "plan", {"deployment": "a", "webhook": url})).json()["id"]
-            while (job := (await one.ask(JOBS + name, method="GET")).json())["webhook"] is None:
-                await asyncio.sleep(0.001)
+            job = await when(one, name, lambda job: job["webhook"] is not None)
             assert job["webhook"] == "delivered"
         server.close()
         told = json.loads(bodies[0])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Goals", "goal_options", "show_answer"]
 
+UNASKED = (1, 4)  # streams of a plan where nobody says any (cli/workload.py)
 OBJECTIVES = ("cost", "latency", "throughput", "energy")
 QUESTIONS = ("largest-context", "largest-batch", "best-quantization", "cheapest-accelerator")
 
@@ -171,7 +172,7 @@ def _search(
     )
     objective: Any = goals.objective
     found = search_for(
-        deployment, workload, axes, _limits(goals), costs, objective=objective, load_is_given=_load_is_given()
+        deployment, workload, axes, _limits(goals), costs, objective=objective, load_is_given=_load_is_given(workload)
     )
     ids = [found.choice.deployment.digest] if found.choice is not None else []
     out.document(found, rows=search_rows(found), ids=ids, human=lambda: search_shown(found))
@@ -194,10 +195,11 @@ def _limits(goals: Goals) -> "Constraints":
     )
 
 
-def _load_is_given() -> bool:
-    """Whether the command line says what must be served; else each configuration is tried at several loads."""
+def _load_is_given(workload: "Workload") -> bool:
+    """Whether flags, a file or a link say what must be served; else each configuration is tried at several loads."""
     given = click.get_current_context().params
-    return any(given.get(name) is not None for name in ("concurrency", "request_rate", "workload_file", "from_file"))
+    by_flag = any(given.get(name) is not None for name in ("concurrency", "request_rate", "workload_file", "from_file"))
+    return by_flag or workload.concurrency != UNASKED or bool(workload.request_rate)
 
 
 def _nothing(found: "Search") -> ConditionFailedError:

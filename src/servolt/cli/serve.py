@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -76,11 +77,17 @@ def command(
         keep_alive_s=keep_alive_s,
         max_queue=max_queue,
         planner=PlanningProcess(paths=settings.resolve("plan_paths").value),
-        webhooks=Webhooks(settings.resolve("webhook_hosts").value.split(",")),
+        webhooks=_webhooks(),
     )
     if not models:
         say('no model given: serving the built-in "guide", which only knows this product and the words of its field.')
     _run(_serve(fleet, listener, reports, out))
+
+
+def _webhooks() -> Webhooks:
+    # No setting, since `servolt config` shows those, and taken out of what engines inherit.
+    secret = os.environ.pop("SERVOLT_WEBHOOK_SECRET", "")
+    return Webhooks(settings.resolve("webhook_hosts").value.split(","), secret=secret.encode() or None)
 
 
 def _run(serving: Coroutine[None, None, None]) -> None:

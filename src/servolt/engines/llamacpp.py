@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from servolt.command import Command, Image
 from servolt.deployment import Deployment
 from servolt.document import Problem
+from servolt.engines.llamacpp_devices import PROGRAM, device_flags, device_problems, is_elsewhere
 from servolt.errors import ModelFileError
 from servolt.gpu import Accelerator
 from servolt.model import Model
@@ -41,10 +42,10 @@ SLOT_BYTES = 150_000
 CANDIDATE_BYTES = 12
 
 # The project's own images, and what they start.
-PROGRAM = ("/app/llama-server",)
+INSIDE = ("/app/llama-server",)
 REPOSITORY = "ghcr.io/ggml-org/llama.cpp"
 IMAGES = {
-    vendor: Image(name=f"{REPOSITORY}:{tag}", starts=PROGRAM)
+    vendor: Image(name=f"{REPOSITORY}:{tag}", starts=INSIDE)
     for vendor, tag in (("cpu", "server"), ("nvidia", "server-cuda"), ("amd", "server-rocm"), ("intel", "server-intel"))
 }
 
@@ -77,14 +78,14 @@ class LlamaCpp:
         """Raises ModelFileError for a model that is no single GGUF file."""
         if model.format != "gguf" or len(model.files) != 1:
             raise ModelFileError(f"{model.name} is no GGUF file.", "llama.cpp runs GGUF files only.")
-        external = deployment.engine_executable
+        external = deployment.engine_executable or (PROGRAM if is_elsewhere(deployment) else None)
         start = (sys.executable, "-m", "servolt.engines.llamacpp_runner") if external is None else (external,)
         flags = _flags(deployment, model)
         return Command(
             argv=(*start, *flags),
             model=model.files[0],
             images=IMAGES,
-            image_argv=(*PROGRAM, *flags),
+            image_argv=(*INSIDE, *flags),
             metrics_path="/metrics",
             engine=self.name,
             deployment_digest=deployment.digest,
@@ -105,7 +106,7 @@ class LlamaCpp:
         found += [_too_many_sequences(deployment), _too_many_cells(deployment, model)]
         found += [_beyond_training(deployment, model), _padded(deployment, model)]
         found += [_too_many_threads(deployment, accelerators), _external_threads(deployment)]
-        return [problem for problem in found if problem is not None]
+        return [*(problem for problem in found if problem is not None), *device_problems(deployment)]
 
 
 def max_num_seqs(deployment: Deployment) -> int:
@@ -127,16 +128,16 @@ def _flags(deployment: Deployment, model: Model) -> list[str]:
     # --fit would alter settings to fit the device; the host's prompt cache would take up to 8 GiB beside what is
     # planned; from level 3 on the log gets eight lines for each request.
     flags += ["--fit", "off", "--cache-ram", "0", "--metrics", "-lv", "2"]
-    # Plans are for the processor: left alone, a build that knows GPUs puts every layer there, and with none there it
-    # still computes long prompts on one.
-    flags += ["-ngl", "0", "--no-op-offload"]
+    flags += device_flags(deployment)
     batch = deployment.max_num_batched_tokens
     if model.pooling:
         # An embedding model needs its whole input in one step.
         flags += ["--embedding", "--pooling", model.pooling]
         batch = batch or context
     if batch is not None:
-        flags += ["-b", str(batch), "-ub", str(batch)]
+        flags += ["-b", str(batch), "-ub", str(deployment.ubatch_size or batch)]
+    elif deployment.ubatch_size is not None:
+        flags += ["-ub", str(deployment.ubatch_size)]
     if deployment.kv_cache_dtype is not None:
         flags += ["-ctk", deployment.kv_cache_dtype, "-ctv", deployment.kv_cache_dtype]
     if deployment.enable_prefix_caching is False:
@@ -148,7 +149,8 @@ def _flags(deployment: Deployment, model: Model) -> list[str]:
 
 def _alias(deployment: Deployment) -> str:
     """What the engine calls the model in its answers: no folders, and nothing that reads as a flag or a second name."""
-    return deployment.label.rpartition("/")[2].replace(",", " ").lstrip("-") or "model"
+    called = deployment.served_model_name or deployment.label
+    return called.rpartition("/")[2].replace(",", " ").lstrip("-") or "model"
 
 
 def _not_gguf(model: Model) -> Problem | None:

@@ -10,14 +10,17 @@ from servolt.document import Problem
 from servolt.metrics import Basis
 from servolt.plan.correction import (
     BELIEVED,
+    FIRST_TOKENS,
     NO_SHIFT,
     REPEAT_SPREAD,
+    TIMES,
     Z10,
     Corrected,
     KnownPoint,
     Raw,
     Seen,
     Shift,
+    Ties,
     corrected,
 )
 from servolt.plan.roofline import RooflineLaw
@@ -179,7 +182,11 @@ class Adjustment:
         """Where there is nothing to compare with, of a prediction of 1."""
         value = _predicted(metric, load.state, self._power_w) or 1.0
         raw = _raw(value, self._factors(metric), load)
-        return corrected([raw], self._seen.get(metric, ()), self._shifts.get(metric, NO_SHIFT))[0]
+        return corrected([raw], self._seen.get(metric, ()), self._shifts.get(metric, NO_SHIFT), _ties(metric))[0]
+
+
+def _ties(metric: str) -> Ties:
+    return FIRST_TOKENS if metric == "ttft" else TIMES
 
 
 def _width(low: float, high: float) -> float:

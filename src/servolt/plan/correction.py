@@ -43,11 +43,23 @@ REPEAT_SPREAD = 0.06
 BELIEVED = math.log(10)
 # Beyond so many, further points tell nothing new: those that share most are taken.
 MOST_POINTS = 16
-# Shares of the doubt, as standard deviations: what is off everywhere alike; each part of a step by itself, times its
-# share of it; what changes with the load. Fitted as above.
-COMMON, PART, LOCAL = 0.2, 0.4, 0.15
-# What changes with the load is forgotten, to 1/e, over so many doublings of the streams, and of the lengths.
-STREAM_DOUBLINGS, LENGTH_DOUBLINGS = 4.0, 6.0
+
+
+class Ties(NamedTuple):
+    """How errors at two loads go together: shares of the doubt, as standard deviations."""
+
+    common: float  # what is off everywhere alike
+    part: float  # each part of a step by itself, times its share of it
+    local: float  # what changes with the load
+    stream_doublings: float  # of the streams, over which that is forgotten to 1/e
+    length_doublings: float  # of the lengths
+    repeats: float  # the same load measured again
+
+
+TIMES = Ties(0.2, 0.4, 0.15, 4.0, 6.0, REPEAT_SPREAD)
+# First tokens depend on who else came at the same time: errors go together over fewer loads, and repeats differ more.
+# Of the same runs: 23 % off as predicted, 18 % after any one point, 14 % after two.
+FIRST_TOKENS = Ties(0.2, 0.2, 0.3, 3.0, 4.0, 0.12)
 
 
 class KnownPoint(Value):
@@ -113,7 +125,9 @@ class Corrected(NamedTuple):
     n: int  # points that it rests on
 
 
-def corrected(raws: Sequence[Raw], seen: Sequence[Seen], shift: Shift = NO_SHIFT) -> list[Corrected]:
+def corrected(
+    raws: Sequence[Raw], seen: Sequence[Seen], shift: Shift = NO_SHIFT, ties: Ties = TIMES
+) -> list[Corrected]:
     """Each prediction of one metric of one deployment, corrected by points of that metric.
 
     Without points and shift they stay as they are. Points that are off by more than a factor of 10 are left out.
@@ -124,7 +138,7 @@ def corrected(raws: Sequence[Raw], seen: Sequence[Seen], shift: Shift = NO_SHIFT
     """
     believed = [one for one in seen if abs(one.log_ratio) <= BELIEVED]
     trusted, doubtful = [one for one in believed if one.verified], [one for one in believed if not one.verified]
-    return [_corrected(raw, _nearest(raw, trusted), doubtful, shift) for raw in raws]
+    return [_corrected(raw, _nearest(raw, trusted, ties), doubtful, shift, ties) for raw in raws]
 
 
 def read_points(plain: Any) -> tuple[KnownPoint, ...]:
@@ -160,35 +174,40 @@ def _point(plain: Any, place: int) -> KnownPoint:
     return point
 
 
-def _corrected(raw: Raw, trusted: Sequence[Seen], doubtful: Sequence[Seen], shift: Shift) -> Corrected:
+def _corrected(raw: Raw, trusted: Sequence[Seen], doubtful: Sequence[Seen], shift: Shift, ties: Ties) -> Corrected:
     scale = math.sqrt(shift.doubt)
-    mean, left = _estimate(raw, trusted, shift.log_shift, scale)
+    mean, left = _estimate(raw, trusted, shift.log_shift, scale, ties)
     is_known = bool(trusted) or bool(shift.deployments)
-    spread = math.sqrt(left * raw.spread**2 * shift.doubt + (REPEAT_SPREAD**2 if is_known else 0.0))
+    spread = math.sqrt(left * raw.spread**2 * shift.doubt + (ties.repeats**2 if is_known else 0.0))
     if not is_known:
         low, high = raw.low, raw.high
     else:
-        mean, spread = _between(raw, trusted, mean), min(spread, max(raw.spread, REPEAT_SPREAD))
+        mean, spread = _between(raw, trusted, mean, ties), min(spread, max(raw.spread, ties.repeats))
         low, high = raw.value * math.exp(mean - Z10 * spread), raw.value * math.exp(mean + Z10 * spread)
     for one in doubtful:
-        claimed = raw.value * math.exp(mean + (one.log_ratio - mean) * _likeness(raw, one.raw))
+        claimed = raw.value * math.exp(mean + (one.log_ratio - mean) * _likeness(raw, one.raw, ties))
         low, high = min(low, claimed), max(high, claimed)
     here = any(_same_load(raw, one.raw) for one in trusted)
     basis: Basis = "measured" if here else "calibrated" if is_known else "formula"
     return Corrected(raw, raw.value * math.exp(mean), low, high, basis, len(trusted))
 
 
-def _estimate(raw: Raw, seen: Sequence[Seen], shift: float, scale: float) -> tuple[float, float]:
+def _estimate(raw: Raw, seen: Sequence[Seen], shift: float, scale: float, ties: Ties) -> tuple[float, float]:
     """The logarithm of the correction, and the share of its variance that the points left."""
     if not seen:
         return shift, 1.0
     spreads = [one.raw.spread * scale for one in seen]
-    likeness = [[_likeness(one.raw, other.raw) for other in seen] for one in seen]
+    likeness = [[_likeness(one.raw, other.raw, ties) for other in seen] for one in seen]
     covariance = [
-        [like * spreads[i] * spreads[j] + (seen[i].noise ** 2 if i == j else 0.0) for j, like in enumerate(row)]
+        [
+            like * spreads[i] * spreads[j] + (max(seen[i].noise, ties.repeats) ** 2 if i == j else 0.0)
+            for j, like in enumerate(row)
+        ]
         for i, row in enumerate(likeness)
     ]
-    here = [_likeness(raw, one.raw) * raw.spread * scale * spread for one, spread in zip(seen, spreads, strict=True)]
+    here = [
+        _likeness(raw, one.raw, ties) * raw.spread * scale * spread for one, spread in zip(seen, spreads, strict=True)
+    ]
     factor = _cholesky(covariance)
     weights = _solved(factor, here)
     mean = shift + sum(weight * (one.log_ratio - shift) for weight, one in zip(weights, seen, strict=True))
@@ -196,32 +215,32 @@ def _estimate(raw: Raw, seen: Sequence[Seen], shift: float, scale: float) -> tup
     return mean, min(1.0, max(0.0, 1.0 - taken))
 
 
-def _between(raw: Raw, seen: Sequence[Seen], mean: float) -> float:
+def _between(raw: Raw, seen: Sequence[Seen], mean: float, ties: Ties) -> float:
     """More streams never make a token faster, nor all of them together slower: between two points of the same lengths
     the value lies between theirs, or as far outside as repeats do."""
     alike = [one for one in seen if _same_lengths(raw, one.raw)]
     below = [one for one in alike if one.raw.concurrency < raw.concurrency and one.raw.value <= raw.value]
     above = [one for one in alike if one.raw.concurrency > raw.concurrency and one.raw.value >= raw.value]
-    least = max((math.log(one.value / raw.value) - REPEAT_SPREAD for one in below), default=-math.inf)
-    most = min((math.log(one.value / raw.value) + REPEAT_SPREAD for one in above), default=math.inf)
+    least = max((math.log(one.value / raw.value) - ties.repeats for one in below), default=-math.inf)
+    most = min((math.log(one.value / raw.value) + ties.repeats for one in above), default=math.inf)
     return mean if least > most else min(max(mean, least), most)
 
 
-def _likeness(one: Raw, other: Raw) -> float:
+def _likeness(one: Raw, other: Raw, ties: Ties) -> float:
     """How far the errors at two loads go together: 1 at the same load, less where other parts rule."""
-    return _common(one, other) / math.sqrt(_common(one, one) * _common(other, other))
+    return _common(one, other, ties) / math.sqrt(_common(one, one, ties) * _common(other, other, ties))
 
 
-def _common(one: Raw, other: Raw) -> float:
+def _common(one: Raw, other: Raw, ties: Ties) -> float:
     shares = sum(share * other.shares.get(name, 0.0) for name, share in one.shares.items())
-    distance = abs(math.log2(one.concurrency / other.concurrency)) / STREAM_DOUBLINGS
-    distance += abs(math.log2(one.input_len / other.input_len)) / LENGTH_DOUBLINGS
-    distance += abs(math.log2(one.output_len / other.output_len)) / LENGTH_DOUBLINGS
-    return COMMON**2 + PART**2 * shares + LOCAL**2 * math.exp(-distance)
+    distance = abs(math.log2(one.concurrency / other.concurrency)) / ties.stream_doublings
+    distance += abs(math.log2(one.input_len / other.input_len)) / ties.length_doublings
+    distance += abs(math.log2(one.output_len / other.output_len)) / ties.length_doublings
+    return ties.common**2 + ties.part**2 * shares + ties.local**2 * math.exp(-distance)
 
 
-def _nearest(raw: Raw, seen: Sequence[Seen]) -> list[Seen]:
-    return sorted(seen, key=lambda one: _likeness(raw, one.raw), reverse=True)[:MOST_POINTS]
+def _nearest(raw: Raw, seen: Sequence[Seen], ties: Ties) -> list[Seen]:
+    return sorted(seen, key=lambda one: _likeness(raw, one.raw, ties), reverse=True)[:MOST_POINTS]
 
 
 def _same_lengths(one: Raw, other: Raw) -> bool:

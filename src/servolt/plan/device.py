@@ -212,7 +212,9 @@ class _Planner:
     def _estimate(self, one: _Figure, point: LoadPoint, load: At | None, learnt: Adjustment) -> Estimate:
         basis: Basis = "formula"
         low = high = None
-        if one.value is not None and load is not None:
+        if one.metric == "cost_per_hour":
+            basis, low, high = "exact", one.value, one.value  # a price is what it is
+        elif one.value is not None and load is not None:
             found = learnt.interval(one.metric, load)
             basis, low, high = found.basis, one.value * found.low, one.value * found.high
         return Estimate(

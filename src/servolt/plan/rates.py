@@ -47,6 +47,7 @@ class Rates(NamedTuple):
     decode_attention: float
     prompt_attention: float
     link: float
+    routing: float  # of a step's tokens, how independently they choose their experts
     overlap: float  # how sharply the slower of memory and arithmetic rules: the power of the mean of both
     step_s: float
     layer_s: float
@@ -78,7 +79,17 @@ RATE_NAMES = (
         "decode_experts",
     ),
     *("prompt_half", "prompt_fp8", "prompt_fp4", "prompt_packed", "prompt_experts", "decode_attention"),
-    *("prompt_attention", "link", "overlap", "launch", "step_s", "layer_s", "split_layer_s", "expert_layer_s"),
+    *(
+        "prompt_attention",
+        "link",
+        "routing",
+        "overlap",
+        "launch",
+        "step_s",
+        "layer_s",
+        "split_layer_s",
+        "expert_layer_s",
+    ),
     *("latent_layer_s", "indexed_layer_s", "recurrent_layer_s", "expert_choice_s", "shared_layer_s"),
     *("scaled_layer_s", "exchange_layer_s", "prompt_layer_s", "sequence_s", "interference", "queue", "request_s"),
 )
@@ -137,6 +148,7 @@ def rates_of(table: Table, traits: Mapping[str, float]) -> Rates:
         decode_attention=value["decode_attention"],
         prompt_attention=value["prompt_attention"],
         link=value["link"],
+        routing=value["routing"],
         overlap=value["overlap"],
         step_s=value["step_s"],
         layer_s=launch * (value["layer_s"] + value["split_layer_s"] * traits.get("split", 0.0)),

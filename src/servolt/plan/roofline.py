@@ -66,6 +66,15 @@ class RooflineLaw:
         read_s, flop_s = self._sides(sequences, context)[places[name]]
         return flop_s > read_s
 
+    def busy_s(self, sequences: float, context: float) -> tuple[float, float]:
+        """Of a decode step, seconds in which memory is read, and in which arithmetic at its peak rate would be done."""
+        sides = self._sides(sequences, context)[:3]
+        work = self.work
+        own = sequences / work.groups / least(work.stages, sequences)
+        attended = sum(span.decode_flop_s * least(context, span.window) for span in work.spans)
+        tokens = own * (sum(work.dense_flop_s) + work.head_flop_s + attended)
+        return sum(read_s for read_s, _ in sides), tokens + own * work.groups * sum(work.expert_flop_s)
+
     @property
     def _emitted(self) -> float:
         return 1.0 if self._drafting is None else 1.0 + self._drafting.accepted
@@ -84,7 +93,7 @@ class RooflineLaw:
         own, all_tokens = sequences / work.groups / batches, sequences / batches * checked
         bandwidth, tokens = work.bandwidth_bytes_per_s, own * checked
         head_s = work.head_bytes / (rates.head_bandwidth * bandwidth)
-        touched_share = busiest(touched(work.expert_share, all_tokens), work.expert_spread)
+        touched_share = busiest(touched(work.expert_share, all_tokens, rates.routing), work.expert_spread)
         return [
             (
                 _over(work.dense_bytes, rates.dense_bandwidth) / bandwidth + head_s,
@@ -134,7 +143,7 @@ class RooflineLaw:
         bandwidth = work.bandwidth_bytes_per_s
         read_s = (
             _over(work.dense_bytes, rates.dense_bandwidth)
-            + touched(work.expert_share, tokens) * _over(work.expert_bytes, rates.expert_bandwidth)
+            + touched(work.expert_share, tokens, rates.routing) * _over(work.expert_bytes, rates.expert_bandwidth)
         ) / bandwidth
         compute_s = tokens * self._token_s()
         once = _greater(passes * read_s, compute_s, rates.overlap) + passes * self._prompt_layers_s()
@@ -200,16 +209,22 @@ def least(one: float, other: float) -> float:
     return (one + other - abs(one - other)) / 2.0
 
 
-def touched(share: float, tokens: float) -> float:
-    """Of the routed experts, the distinct ones that so many tokens are expected to need."""
-    missed: float = (1.0 - share) ** tokens
+def touched(share: float, tokens: float, routing: float) -> float:
+    """Of the routed experts, the distinct ones that so many tokens are expected to need.
+
+    Tokens of one step are alike in part: each further one chooses afresh with the weight `routing`.
+
+    >>> touched(0.25, 1, 0.8)
+    0.25
+    """
+    missed: float = (1.0 - share) ** (1.0 - routing + tokens * routing)
     return 1.0 - missed
 
 
 def busiest(share: float, spread: float) -> float:
     """Where ranks hold whole experts, the share that the busiest one reads: a step waits for it.
 
-    >>> busiest(0.4, 0.0)
+    >>> round(busiest(0.4, 0.0), 6)
     0.4
     """
     more: float = spread * (share * (1.0 - share)) ** 0.5

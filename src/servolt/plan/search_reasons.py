@@ -49,6 +49,10 @@ BEST = {
     "throughput": "It gives the most per device of {kept} that keep all bounds: {value}.",
     "energy": "It takes the least energy of {kept} that keep all bounds: {value} per output token.",
 }
+UNKNOWN = {
+    "cost": "No price of these accelerators is known, so none is the cheapest: give --usd-per-hour.",
+    "energy": "No power limit of these accelerators is known, so none takes the least energy.",
+}
 WORSE = {"cost": "costs", "latency": "takes", "throughput": "gives", "energy": "draws"}
 
 
@@ -130,6 +134,9 @@ def in_words(
         for one in outcomes:
             for miss in one.misses:
                 names.setdefault(miss.name, set()).add(one.place)
+        if any(one.state is not None and not one.misses for one in outcomes):
+            yield UNKNOWN.get(aim, "What the objective needs is not known.")
+            return
         said = ", ".join(f"{len(places)} by {_words(name)}" for name, places in sorted(names.items()))
         yield f"Nothing keeps all bounds: {said}." if said else "No configuration can run."
         return

@@ -221,9 +221,11 @@ def at_request_rate(
         kv_cache_tokens=kv_cache_tokens,
         max_num_seqs=max_num_seqs,
     ).concurrency
-    if state(most).request_throughput < request_rate:
+    low, high = 0.0, 1.0
+    while high < most and state(high).request_throughput < request_rate:
+        low, high = high, min(2.0 * high, most)
+    if state(high).request_throughput < request_rate:
         return None
-    low, high = 0.0, most
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if state(middle).request_throughput < request_rate else (low, middle)

@@ -1,0 +1,49 @@
+"""The steady state of a closed loop."""
+
+import pytest
+
+from servolt.plan.steady import at_request_rate, load_time_s, saturation, steady
+from servolt.workload import Slo
+from tests.plan.test_roofline import MIXTURE, law
+
+LOAD = {"input_len": 1024.0, "output_len": 512.0}
+
+
+@pytest.mark.parametrize("concurrency", [1, 7, 64, 500])
+def test_littles_law_holds(concurrency: int) -> None:
+    found = steady(law(), concurrency=concurrency, kv_cache_tokens=100_000, **LOAD)
+    e2el = found.ttft + (LOAD["output_len"] - 1) * found.tpot
+    assert found.output_throughput == pytest.approx(concurrency * LOAD["output_len"] / e2el)
+
+
+def test_a_lone_request_waits_for_nobody() -> None:
+    found = steady(law(), concurrency=1, **LOAD)
+    assert found.waiting_s == 0
+    assert found.tpot == found.itl == law().decode_s(1, 1280)
+
+
+def test_what_does_not_fit_waits_and_adds_no_throughput() -> None:
+    full, more = (steady(law(), concurrency=n, kv_cache_tokens=1280 * 16, **LOAD) for n in (16, 64))
+    assert more.running == pytest.approx(16)
+    assert more.bottleneck == "kv_capacity"
+    assert more.output_throughput == pytest.approx(full.output_throughput)
+    assert more.ttft > full.ttft
+
+
+def test_saturation_names_what_ends_first() -> None:
+    limits = {"kv_cache_tokens": 1280.0 * 100, "max_num_seqs": 256.0}
+    assert saturation(law(), **limits, **LOAD) == (100, "kv_capacity")
+    assert saturation(law(), max_num_seqs=64, kv_cache_tokens=1280 * 100, **LOAD) == (64, "batch_limit")
+    broken = saturation(law(), slo=Slo(tpot=0.02), **limits, **LOAD)
+    assert broken.limit == "slo" or steady(law(), concurrency=100, **LOAD).tpot <= 0.02
+
+
+def test_at_a_request_rate_requests_leave_as_fast_as_they_come() -> None:
+    found = at_request_rate(law(MIXTURE), request_rate=2.0, kv_cache_tokens=400_000, **LOAD)
+    assert found is not None
+    assert found.request_throughput == pytest.approx(2.0, rel=1e-3)
+    assert at_request_rate(law(MIXTURE), request_rate=1e5, kv_cache_tokens=400_000, **LOAD) is None
+
+
+def test_loading_takes_as_long_as_the_drive_needs() -> None:
+    assert load_time_s("llamacpp", 10e9, storage_bytes_per_s=1e9) > 10
