@@ -2,7 +2,7 @@
 
 import pytest
 
-from servolt.plan.steady import at_request_rate, load_time_s, saturation, steady
+from servolt.plan.steady import Saturation, at_request_rate, load_time_s, saturation, steady
 from servolt.workload import Slo
 from tests.plan.test_roofline import MIXTURE, law
 
@@ -31,11 +31,14 @@ def test_what_does_not_fit_waits_and_adds_no_throughput() -> None:
 
 
 def test_saturation_names_what_ends_first() -> None:
-    limits = {"kv_cache_tokens": 1280.0 * 100, "max_num_seqs": 256.0}
-    assert saturation(law(), **limits, **LOAD) == (100, "kv_capacity")
-    assert saturation(law(), max_num_seqs=64, kv_cache_tokens=1280 * 100, **LOAD) == (64, "batch_limit")
-    broken = saturation(law(), slo=Slo(tpot=0.02), **limits, **LOAD)
-    assert broken.limit == "slo" or steady(law(), concurrency=100, **LOAD).tpot <= 0.02
+    def ends(most: float, slo: Slo | None = None) -> Saturation:
+        return saturation(law(), input_len=1024, output_len=512, kv_cache_tokens=128_000, max_num_seqs=most, slo=slo)
+
+    assert ends(256) == (100, "kv_capacity")
+    assert ends(64) == (64, "batch_limit")
+    tight = Slo(tpot=steady(law(), concurrency=50, **LOAD).tpot)
+    assert ends(256, tight).limit == "slo"
+    assert ends(256, tight).concurrency == pytest.approx(50, rel=1e-3)
 
 
 def test_at_a_request_rate_requests_leave_as_fast_as_they_come() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from servolt.plan.rates import Table, rates_of, traits_of
 from servolt.plan.roofline import RooflineLaw
@@ -30,7 +31,7 @@ class Stack(NamedTuple):
         arguments: Any = (self.input_len, self.output_len, self.concurrency, self.kv_cache_tokens, None)
         return times_of(self.law(table), *arguments)
 
-    def part(self, mask: Array) -> "Stack":
+    def part(self, mask: NDArray[np.bool_]) -> "Stack":
         return Stack(
             cast("Work", _picked(self.work, mask)),
             {name: values[mask] for name, values in self.traits.items()},
@@ -68,7 +69,7 @@ def _joined(values: Sequence[Any]) -> Any:
     return np.array(values, dtype=float)
 
 
-def _picked(value: Any, mask: Array) -> Any:
+def _picked(value: Any, mask: NDArray[np.bool_]) -> Any:
     if isinstance(value, tuple):
         parts = [_picked(one, mask) for one in value]
         return type(value)(*parts) if isinstance(value, Work | Span) else tuple(parts)
