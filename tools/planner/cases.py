@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -204,8 +204,3 @@ def _number(text: str) -> float | None:
 
 def _seconds(milliseconds: str) -> float | None:
     return float(milliseconds) / 1e3 if milliseconds else None
-
-
-def groups_of(cases: Sequence[Case]) -> list[str]:
-    """What is left out at once: a family on a device."""
-    return [f"{case.family} | {case.accelerator.name}" for case in cases]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Prior", "fitted", "slopes_at", "without"]
+__all__ = ["Prior", "fitted"]
 
 Array = NDArray[np.float64]
 STEP = 1e-4  # of a parameter's logarithm, for the slope
@@ -84,23 +84,3 @@ def _move(
     gradient = slopes.T @ (raw * trust) + (at - prior.centre) / prior.spread**2
     damped = curvature + damping * np.diag(np.diag(curvature))
     return np.asarray(-np.linalg.solve(damped, gradient), dtype=np.float64)
-
-
-def without(
-    raw: Array, slopes: Array, at: Array, prior: Prior, keep: NDArray[np.bool_], *, scale: float, rounds: int = 8
-) -> Array:
-    """What the parameters would be without some rows, from the slopes at those with all: leaving out in one step each.
-
-    The errors are taken as straight lines in the parameters, which they nearly are over so short a way.
-    """
-    here, part, lines = at, raw[keep], slopes[keep]
-    for _ in range(rounds):
-        errors = part + lines @ (here - at)
-        here = np.clip(here + _move(errors, lines, here, prior, scale, None, 1e-6), prior.low, prior.high)
-    return here
-
-
-def slopes_at(errors: Callable[[Array], Array], at: Array, prior: Prior) -> tuple[Array, Array]:
-    """Errors and their slopes in each parameter."""
-    raw = errors(at)
-    return raw, _slopes(errors, at, raw, prior)
