@@ -30,7 +30,10 @@ __all__ = ["make_device_plan"]
 LEVEL = 0.8  # of all intervals: from P10 to P90
 FORMULA = "a roofline whose constants were fitted on published measurements"
 TOO_FAST = "requests come faster than they can leave"
-METHOD = "P10 and P90 of the errors of such deployments that were left out of the fit"
+METHOD = "P10 and P90 of the errors of such deployments that were left out of the fit, rounded"
+# Of these no errors were measured.
+BY_HAND = frozenset({"load_time", "energy_per_output_token", "energy_per_request", "saturation_concurrency"})
+BY_HAND_METHOD = "a width set by hand: no errors of this figure were measured"
 
 
 class _Figure(NamedTuple):
@@ -227,7 +230,7 @@ class _Planner:
             concurrency=point.concurrency,
             request_rate=point.request_rate,
             level=LEVEL,
-            method=METHOD,
+            method=BY_HAND_METHOD if one.metric in BY_HAND else METHOD,
             reason=one.reason,
         )
 
