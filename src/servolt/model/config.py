@@ -1,6 +1,8 @@
 """A model from its config.json: what each layer is made of, and how many weights that takes."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -49,13 +51,28 @@ def model_from_config(
     if not isinstance(config, Mapping) or not config:
         raise ModelFileError(f"The config of {name} is empty.", "Give a config.json that holds names with values.")
     try:
-        return _model_from(config, name, quantization, dtype, headers)
+        if headers or (text := _as_text(config)) is None:
+            return _model_from(config, name, quantization, dtype, headers)
+        return _known(text, name, quantization, dtype)
     except ValidationError as error:
         where = ", ".join(sorted({str(fault["loc"][-1]) for fault in error.errors() if fault["loc"]}))
         raise ModelFileError(
             f"The config of {name} can't be used: its sizes don't go together ({where}).",
             "Correct the config, or give the figures by hand.",
         ) from error
+
+
+def _as_text(config: Mapping[str, Any]) -> str | None:
+    try:
+        return json.dumps(config)
+    except (TypeError, ValueError, RecursionError):  # no JSON, so from no file: told below what is wrong with it
+        return None
+
+
+@lru_cache(maxsize=128)
+def _known(text: str, name: str, quantization: str | None, dtype: str | None) -> Model:
+    """Plans of one model in many ways are the rule, and a large config takes longer to read than a plan to make."""
+    return _model_from(json.loads(text), name, quantization, dtype, ())
 
 
 def _model_from(
@@ -82,7 +99,7 @@ def _model_from(
         has_experts=any(layer.kind.experts for layer in layers),
         place=_place(layers, outside),
     )
-    kinds, order = counted((layer.kind, _parts_in_layer(layer, number, scheme)) for number, layer in enumerate(layers))
+    kinds, order = counted(zip((layer.kind for layer in layers), _parts_in_layers(layers, scheme), strict=True))
     parts = parts_of(outside, lambda weight: scheme.stored(weight, weight.module))
     parts += _mtp(fields, kinds, scheme)
     model = _model(fields, name, kind, kinds, order, parts, scheme, tied=is_tied(fields, family))
@@ -137,6 +154,15 @@ def _place(layers: Sequence[Layer], outside: Sequence[Weight]) -> Mapping[str, A
             "is_70b": len(layers) == 80 and attention is not None and attention.num_heads != attention.num_kv_heads,
         },
     }
+
+
+def _parts_in_layers(layers: Sequence[Layer], scheme: Scheme) -> Iterator[tuple[Part, ...]]:
+    """Equal layers are added up once, unless a list of exclusions or a mix may treat each in its own way."""
+    known: dict[tuple[Weight, ...], tuple[Part, ...]] = {}
+    for number, layer in enumerate(layers):
+        if layer.weights not in known or not scheme.is_uniform:
+            known[layer.weights] = _parts_in_layer(layer, number, scheme)
+        yield known[layer.weights]
 
 
 def _parts_in_layer(layer: Layer, number: int, scheme: Scheme) -> tuple[Part, ...]:

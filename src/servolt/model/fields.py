@@ -103,14 +103,27 @@ class Fields:
         self.stated = frozenset(values)  # by the config itself; what is usual may be added
         self.read: set[str] = set()
 
+    @property
+    def values(self) -> Mapping[str, Any]:
+        return self._values
+
+    @values.setter
+    def values(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+        self._found: dict[tuple[str, ...], Any] = {}  # every layer asks for the same fields again
+        self._sizes: dict[tuple[str, int | None], int] = {}
+
     def get(self, *keys: str) -> Any:
         """The first that is there and not null; every spelling of each."""
+        if keys in self._found:
+            return self._found[keys]
         found = None
         for key in keys:
             for spelling in (key, *SPELLINGS.get(key, ())):
                 self.read.add(spelling)
                 if found is None:
-                    found = self.values.get(spelling)
+                    found = self._values.get(spelling)
+        self._found[keys] = found
         return found
 
     def has(self, *keys: str) -> bool:
@@ -118,14 +131,20 @@ class Fields:
 
     def size(self, key: str, otherwise: int | None = None, *, layer: int = 0) -> int:
         """A whole number from 0 on; where a list gives one for each layer, that of the layer. Raises ModelFileError."""
+        known = self._sizes.get((key, otherwise))
+        if known is not None:
+            return known
         value = self.get(key)
-        if isinstance(value, Sequence) and not isinstance(value, str):
+        is_list = isinstance(value, Sequence) and not isinstance(value, str)
+        if is_list:
             value = value[layer] if layer < len(value) else None
         value = otherwise if value is None else value
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if type(value) is not int or not 0 <= value < LARGEST:
             raise self.fault(key, "a whole number from 0 on")
+        if not is_list:
+            self._sizes[key, otherwise] = value
         return value
 
     def least(self, key: str, otherwise: int | None = None) -> int:

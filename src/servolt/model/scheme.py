@@ -4,6 +4,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from servolt.errors import InvalidInputError
@@ -46,6 +47,11 @@ class Scheme:
         self.holds = holds | {name}  # the types of its matrices
         self._format_of, self._mix, self._place = format_of, mix, place or {}
         self._plain = FORMATS[dtype]
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether a weight's place doesn't matter."""
+        return self._format_of is None and self._mix is None
 
     def stored(self, weight: Weight, module: str, layer: int = 0) -> Stored:
         """`module` is the weight's whole name."""
@@ -312,11 +318,21 @@ def _fits(patterns: tuple[str, ...], module: str) -> bool:
     if not patterns:
         return False
     plain, tried = _matchers(patterns)
+    return not plain.isdisjoint(_paths(module)) or any(pattern.match(module) for pattern in tried)
+
+
+@lru_cache(maxsize=2**13)  # a model of 100 layers has about a thousand, asked for by each list
+def _paths(module: str) -> frozenset[str]:
+    """Every way to name it: from the front, from the back, a step alone, the fused module that holds it."""
     steps = module.split(".")
-    paths = {".".join(steps[: end + 1]) for end in range(len(steps))} | set(steps)
-    paths |= {".".join(steps[start:]) for start in range(len(steps))}
-    if steps[-1] in FUSED:
-        paths.add(".".join([*steps[:-1], FUSED[steps[-1]]]))
-    if plain & paths:
-        return True
-    return any(pattern.match(module) for pattern in tried)
+    last = steps[-1]
+    fused = [f"{module[: -len(last)]}{FUSED[last]}"] if last in FUSED else []
+    return frozenset((*accumulate(steps, _joined), *accumulate(reversed(steps), _before), *steps, *fused))
+
+
+def _joined(path: str, step: str) -> str:
+    return f"{path}.{step}"
+
+
+def _before(path: str, step: str) -> str:
+    return f"{step}.{path}"
