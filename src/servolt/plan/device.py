@@ -15,14 +15,22 @@ from servolt.plan.cost import Economy, costs_of
 from servolt.plan.known import KnownDeployments
 from servolt.plan.learning import drifts
 from servolt.plan.memory import Budget
+from servolt.plan.memory.settings import stated_context
 from servolt.plan.plan import Plan, StepTerm, figures_of
 from servolt.plan.power import power_w
 from servolt.plan.recall import known_budget, known_points, shifts_of
-from servolt.plan.remedies import binding_of, fixes_of, reasons_of, verdict_of
+from servolt.plan.remedies import (
+    binding_of,
+    default_problem,
+    fixes_of,
+    reasons_of,
+    verdict_of,
+)
 from servolt.plan.roofline import roofline_of
 from servolt.plan.spreads import factors_of
 from servolt.plan.steady import Steady, at_request_rate, load_time_s, saturation, steady
 from servolt.plan.validation import problems_of
+from servolt.plan.verdict import Verdict
 from servolt.workload import LoadPoint, Slo, Workload
 
 __all__ = ["make_device_plan"]
@@ -65,7 +73,7 @@ def make_device_plan(
     facts = known or KnownDeployments()
     faults = problems_of(deployment, model, accelerator, workload)
     memory = known_budget(facts, deployment, model, accelerator)
-    verdict = verdict_of(memory)
+    verdict, of_context = _verdict(facts, deployment, model, accelerator, workload, memory)
     planner = _Planner(deployment, model, accelerator, workload, memory, economy, slo)
     shifts = shifts_of(facts, deployment, model, accelerator, tool_version=tool_version)
     learnt = planner.adjustment((*known_points(facts, deployment, model, accelerator), *points), shifts)
@@ -95,11 +103,43 @@ def make_device_plan(
         problems=(
             *problems,
             *faults,
+            *of_context,
             *learnt.problems,
             *drift,
             *_notes(memory),
         ),
     )
+
+
+def _verdict(
+    facts: KnownDeployments,
+    deployment: Deployment,
+    model: Model,
+    accelerator: Accelerator,
+    workload: Workload,
+    memory: Budget,
+) -> tuple[Verdict, tuple[Problem, ...]]:
+    """Where only what nobody asked for is too much, the model's whole context or idle slots, it may run without it."""
+    verdict = verdict_of(memory)
+    needed = _needed(deployment, workload, memory)
+    if verdict != "no" or not needed:
+        return verdict, ()
+    smaller = known_budget(facts, deployment.model_copy(update=needed), model, accelerator)
+    if verdict_of(smaller) == "no":
+        return verdict, ()
+    return "tight", (default_problem(deployment, memory, needed),)
+
+
+def _needed(deployment: Deployment, workload: Workload, memory: Budget) -> dict[str, int]:
+    """What the workload needs of the settings that are left to the engine, as far as it is less."""
+    found: dict[str, int] = {}
+    length = workload.input_len + workload.output_len
+    if stated_context(deployment) is None and length < memory.max_model_len:
+        found["max_model_len"] = length
+    streams = max((point.concurrency or 0 for point in workload.points), default=0)
+    if not memory.pooled and deployment.max_num_seqs is None and 0 < streams < memory.max_num_seqs:
+        found["max_num_seqs"] = streams
+    return found
 
 
 class _Planner:

@@ -1,9 +1,10 @@
 """Does it fit, what leaves no more room, and what would make it fit: each remedy computed again, none guessed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from servolt.deployment import Deployment, Hardware
+from servolt.document import Problem
 from servolt.errors import InvalidInputError
 from servolt.gpu import Accelerator
 from servolt.model import Model
@@ -24,7 +25,7 @@ from servolt.plan.validation import problems_of
 from servolt.plan.verdict import Fix, Verdict
 from servolt.units import format_bytes
 
-__all__ = ["binding_of", "fixes_of", "reasons_of", "verdict_of"]
+__all__ = ["binding_of", "default_problem", "fixes_of", "reasons_of", "verdict_of"]
 
 Change = dict[str, str | int | float | bool]
 
@@ -67,6 +68,20 @@ def verdict_of(budget: Budget) -> Verdict:
     least = "low_bytes" if budget.pooled else "total_bytes"
     may = budget.max_concurrency >= 1 and all(getattr(rank, least) <= (rank.available_bytes or 0) for rank in known)
     return "tight" if may else "no"
+
+
+def default_problem(deployment: Deployment, budget: Budget, needed: Mapping[str, int]) -> Problem:
+    """Why it is tight, where the workload's requests fit and what the engine takes by default doesn't."""
+    own = {"max_model_len": budget.max_model_len, "max_num_seqs": budget.max_num_seqs}
+    said = " and ".join(f"{name} of {own[name]:,}" for name in needed)
+    then = " vLLM does not start so." if deployment.engine == "vllm" else ""
+    return Problem(
+        code="default_too_large",
+        severity="warning",
+        message=f"The default {said} does not fit; what this workload needs does.{then}",
+        remedy=f"Set {' and '.join(f'{name} to {size} or more' for name, size in needed.items())}; "
+        "the fixes say how much fits.",
+    )
 
 
 def binding_of(budget: Budget) -> str:

@@ -18,11 +18,16 @@ __all__ = ["pooled_budget"]
 SHARE, SHARE_TOLERANCE = 0.9, 0.05
 STEP_TOKENS, REQUESTS = 8192, 256
 OVERHEAD_BYTES = 1.0 * GIB
+# Where none of these is said, such engines use all devices that there are.
+PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
 
 def pooled_budget(
     deployment: Deployment, model: Model, accelerator: Accelerator, profile: Profile, known: Known
 ) -> Budget:
+    devices = accelerator.count if accelerator.kind != "cpu" else 1
+    if devices > 1 and not any(getattr(deployment, name) for name in PARALLEL):
+        deployment = deployment.model_copy(update={"tensor_parallel_size": devices})
     case = case_of(deployment, model, accelerator, profile, known)
     asked = Asked(
         context=case.context,
@@ -35,7 +40,8 @@ def pooled_budget(
     )
     weights = weights_of_rank(model, deployment)
     stages = [_stage(case, asked, stage, number) for number, stage in enumerate(weights)]
-    return budget_of_pools(stages, asked, case.notes)
+    notes = (f"Taken as spread evenly over {devices} devices.",) if case.ranks.tp == devices > 1 else ()
+    return budget_of_pools(stages, asked, (*case.notes, *notes))
 
 
 def _stage(case: Case, asked: Asked, weights: StageWeights, number: int) -> Stage:

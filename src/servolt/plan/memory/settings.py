@@ -6,7 +6,16 @@ from servolt.deployment import Deployment
 from servolt.gpu import Accelerator
 from servolt.model import Model
 
-__all__ = ["AUTO", "Visible", "argument", "flag", "has_fast_link", "longest_context", "visible_memory"]
+__all__ = [
+    "AUTO",
+    "Visible",
+    "argument",
+    "flag",
+    "has_fast_link",
+    "longest_context",
+    "stated_context",
+    "visible_memory",
+]
 
 AUTO = -1  # --max-model-len auto: the engine takes the longest context of which one request fits
 
@@ -15,6 +24,8 @@ VISIBLE_SHARE, VISIBLE_TOLERANCE = 0.98, 0.015
 UNIFIED_SHARE, UNIFIED_TOLERANCE = 0.95, 0.04
 
 FAST_LINK_BYTES = 70 * 2**30
+# vLLM, SGLang, TensorRT-LLM, llama.cpp.
+CONTEXT_NAMES = ("max_model_len", "context_length", "max_seq_len", "ctx_size")
 DEFAULT_CONTEXT = 4096  # of a model that does not say what it was trained for
 
 
@@ -46,10 +57,18 @@ def has_fast_link(accelerator: Accelerator) -> bool:
 
 def longest_context(deployment: Deployment, model: Model) -> int:
     """Tokens of one sequence: what is asked for, else what the model was trained for. AUTO where the engine chooses."""
-    asked = argument(deployment, "max_model_len")
+    return stated_context(deployment) or model.max_position_embeddings or DEFAULT_CONTEXT
+
+
+def stated_context(deployment: Deployment) -> int | None:
+    """What is asked for, also under an engine's own name for it; None where nothing is."""
+    if deployment.max_model_len:
+        return deployment.max_model_len
+    given = (argument(deployment, name) for name in CONTEXT_NAMES)
+    asked = next((one for one in given if one is not None), None)
     if asked in (AUTO, "-1", "auto"):
         return AUTO
-    return deployment.max_model_len or model.max_position_embeddings or DEFAULT_CONTEXT
+    return asked if isinstance(asked, int) and asked > 0 else None
 
 
 def argument(deployment: Deployment, name: str) -> str | int | float | bool | None:
