@@ -13,7 +13,15 @@ from servolt.model import Model
 from servolt.sources import find_model, find_or_guess
 from servolt.sources.hub import Hub
 from servolt.sources.hub_cache import FRESH_S, HubCache
-from servolt.sources.hub_client import BusyError, GatedError, HubClient, UnreachableError, endpoint, token
+from servolt.sources.hub_client import (
+    BusyError,
+    GatedError,
+    HubClient,
+    NotOnHubError,
+    UnreachableError,
+    endpoint,
+    token,
+)
 
 from .hub_server import TOKEN, FakeHub, serving
 
@@ -229,9 +237,9 @@ def test_a_key_may_lie_in_the_file_that_the_hubs_own_tool_writes(tmp_path: Path)
         ((401, "GatedRepo", {}), {}, GatedError, "Ask for access"),
         ((403, "GatedRepo", {}), {"HF_TOKEN": TOKEN}, GatedError, "Ask for access"),
         ((403, "", {}), {"HF_TOKEN": TOKEN}, GatedError, "token's rights"),
-        ((401, "RepoNotFound", {}), {}, ModelNotFoundError, "private, or there is none.*HF_TOKEN"),
-        ((404, "RepoNotFound", {}), {"HF_TOKEN": TOKEN}, ModelNotFoundError, "knows no org/two-shards"),
-        ((404, "RevisionNotFound", {}), {}, ModelNotFoundError, "no such revision"),
+        ((401, "RepoNotFound", {}), {}, NotOnHubError, "private, or there is none.*HF_TOKEN"),
+        ((404, "RepoNotFound", {}), {"HF_TOKEN": TOKEN}, NotOnHubError, "knows no org/two-shards"),
+        ((404, "RevisionNotFound", {}), {}, NotOnHubError, "no such revision"),
         ((418, "", {}), {}, UnreachableError, "answers 418"),
     ],
 )

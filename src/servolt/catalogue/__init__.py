@@ -8,6 +8,7 @@ from servolt.catalogue.checks import check
 from servolt.catalogue.entries import ModelEntry, find_model_entry, models
 from servolt.catalogue.grids import GridIntensity, grid_intensities, grid_intensity
 from servolt.catalogue.hardware import accelerators, find_accelerator, find_accelerators
+from servolt.catalogue.likely import Likely, likely_models, slip_of
 from servolt.catalogue.names import AmbiguousNameError, UnknownNameError
 from servolt.catalogue.offers import Price, prices
 from servolt.catalogue.rows import KINDS, parse, user_file
@@ -17,6 +18,7 @@ __all__ = [
     "Added",
     "AmbiguousNameError",
     "GridIntensity",
+    "Likely",
     "ModelEntry",
     "Price",
     "UnknownNameError",
@@ -28,9 +30,11 @@ __all__ = [
     "find_model_entry",
     "grid_intensities",
     "grid_intensity",
+    "likely_models",
     "models",
     "parse",
     "prices",
     "row_of",
+    "slip_of",
     "user_file",
 ]

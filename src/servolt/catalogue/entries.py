@@ -16,7 +16,7 @@ from servolt.catalogue.words import Name
 from servolt.document import Value
 from servolt.model import Model, model_from_config
 
-__all__ = ["ModelEntry", "find_model_entry", "model_entry_of", "models"]
+__all__ = ["TELLING", "ModelEntry", "find_model_entry", "model_entry_of", "models", "words_of_name"]
 
 
 class ModelEntry(Value):
@@ -52,6 +52,11 @@ def find_model_entry(name: str) -> ModelEntry:
 
 def models() -> tuple[ModelEntry, ...]:
     """All, the user's own first. Raises InvalidInputError for a row that can't be used."""
+    return _all(stamp("models"))
+
+
+@lru_cache(maxsize=2)
+def _all(stamp: tuple[Path, int | None]) -> tuple[ModelEntry, ...]:
     return tuple(model_entry_of(entry) for entry in entries("models"))
 
 
@@ -110,6 +115,7 @@ _SAID_OF_MODELS = """
     maverick nemo big dflash dspark medusa
 """
 _COPIES = frozenset(_SAID_OF_COPIES.split())
+TELLING = frozenset(_SAID_OF_MODELS.split())
 
 
 def _words(text: str) -> list[str]:
@@ -125,4 +131,9 @@ def _read_model_name(text: str) -> Name:
     return Name(tuple(word for word in _words(_STORED.sub(" ", name)) if word not in _COPIES))
 
 
-_LANGUAGE = Language("model", _read_model_name, _words, frozenset(_SAID_OF_MODELS.split()))
+def words_of_name(text: str) -> tuple[str, ...]:
+    """What tells models apart in a name: without formats, dates and what copies are called."""
+    return _read_model_name(text).words
+
+
+_LANGUAGE = Language("model", _read_model_name, _words, TELLING)

@@ -28,6 +28,8 @@ _HEAD_DIM = 128
 _CONTEXT = 32_768
 # Of a mixture of experts of which only the sizes are known: as Qwen3's and MiniMax-M2's.
 _EXPERTS, _EXPERTS_PER_TOKEN, _EXPERTS_OVER_ACTIVE = 128, 8, 10
+_LEAST_VOCABULARY = 8192
+_LEAST_SHARED, _WIDTH_TOLERANCE = 128, 0.03
 LARGEST = 10**14  # weights; the largest published models have some 3 x 10**12
 
 
@@ -103,7 +105,20 @@ def _completed(params: int, active: int | None, given: dict[str, Any]) -> dict[s
             f"with a vocabulary of {config['vocab_size']:,}.",
             "State fewer layers, a smaller hidden size or vocabulary, or more weights.",
         )
-    return _sparse(config, rest, params, active) if is_sparse else _dense(config, rest, given)
+    shaped = _sparse(config, rest, params, active) if is_sparse else _dense(config, rest, given)
+    return shaped if "vocab_size" in given else _with_the_rest(shaped, params)
+
+
+def _with_the_rest(config: dict[str, Any], params: int) -> dict[str, Any]:
+    """Widths go in steps: what they leave of the weights goes into the vocabulary."""
+    experts = config.get("num_experts", 1)
+    width = config["moe_intermediate_size"] * experts if "num_experts" in config else config["intermediate_size"]
+    width += config.get("shared_expert_intermediate_size", 0)
+    layers, hidden = config["num_hidden_layers"], config["hidden_size"]
+    router = layers * hidden * experts if "num_experts" in config else 0
+    left = params - _without_mlp(config) - router - 3 * hidden * layers * width
+    rows = config["vocab_size"] + round(left / (hidden * (1 if config["tie_word_embeddings"] else 2)))
+    return {**config, "vocab_size": rows} if rows >= _LEAST_VOCABULARY else config
 
 
 def _usual(params: int) -> dict[str, int]:
@@ -132,8 +147,14 @@ def _without_mlp(config: dict[str, Any]) -> int:
 
 
 def _dense(config: dict[str, Any], rest: int, given: dict[str, Any]) -> dict[str, Any]:
-    width = max(1, round(rest / (3 * config["hidden_size"] * config["num_hidden_layers"])))
+    width = _step(rest / (3 * config["hidden_size"] * config["num_hidden_layers"]), config["hidden_size"])
     return {**config, "intermediate_size": given.get("intermediate_size", width)}
+
+
+def _step(width: float, hidden: int) -> int:
+    """As published widths go: llama.cpp's formats have blocks of 256, where the hidden size is made of them too."""
+    step = 256 if hidden % 256 == 0 and width >= 256 else 32
+    return max(step, round(width / step) * step)
 
 
 def _number_of_experts(rest: int, chosen: int, active: int | None) -> int:
@@ -147,6 +168,7 @@ def _number_of_experts(rest: int, chosen: int, active: int | None) -> int:
 def _sparse(config: dict[str, Any], rest: int, params: int, active: int | None) -> dict[str, Any]:
     """Experts hold what no token passes whole; what is left over of the rest is a shared expert."""
     chosen_of = config.get("num_experts_per_tok", _EXPERTS_PER_TOKEN)
+    is_free = "num_experts" not in config
     number = config.setdefault("num_experts", _number_of_experts(rest, chosen_of, active))
     chosen = min(config.setdefault("num_experts_per_tok", _EXPERTS_PER_TOKEN), number)
     config["num_experts_per_tok"] = chosen
@@ -158,9 +180,14 @@ def _sparse(config: dict[str, Any], rest: int, params: int, active: int | None) 
     routed = rest - layers * hidden * number
     if active is not None:
         routed = min(routed, round((params - active) / (1 - chosen / number)))
-    width = max(1, round(routed / (3 * hidden * layers * number)))
-    shared = max(0, round((rest - layers * hidden * number) / (3 * hidden * layers)) - width * number)
+    every = routed / (3 * hidden * layers)  # the widths of all experts of one layer
+    width = _step(every / number, hidden)
+    if is_free:
+        number = config["num_experts"] = max(2 * chosen, round(every / width))
+    elif abs(width * number / every - 1) > _WIDTH_TOLERANCE:
+        width = max(32, round(every / number / 32) * 32)
+    shared = (rest - layers * hidden * number) / (3 * hidden * layers) - width * number
     config |= {"moe_intermediate_size": width, "intermediate_size": width}
-    if shared > 0:
-        config |= {"shared_expert_intermediate_size": shared, "n_shared_experts": 1}
+    if shared >= _LEAST_SHARED:
+        config |= {"shared_expert_intermediate_size": _step(shared, hidden), "n_shared_experts": 1}
     return config

@@ -7,9 +7,8 @@ from servolt.catalogue import AmbiguousNameError, UnknownNameError, find_model_e
 from servolt.deployment import Deployment
 from servolt.document import Problem
 from servolt.errors import AddressError, InvalidInputError, ModelFileError, ModelNotFoundError, ServoltError
-from servolt.model import Model, model_from_config
-from servolt.model.card import card_model
-from servolt.model.quantization import words_of
+from servolt.model import Model
+from servolt.sources.guesses import entry_model, guessed_model, name_and_format
 from servolt.sources.names import is_hub_id
 
 __all__ = ["Source", "Survey", "find_model", "find_or_guess", "list_models", "resolved", "survey_models"]
@@ -61,41 +60,33 @@ def find_model(deployment: Deployment) -> Model:
 
 
 def find_or_guess(deployment: Deployment) -> Model:
-    """For plans: a model that can't be looked up now has the usual shape for the size in its name, and basis `card`.
+    """For plans of hardware that is elsewhere: a model that can't be looked up now is what its name says it may be.
 
-    A name that the Hub says it doesn't know is refused. Raises ModelNotFoundError, ModelFileError, AddressError.
+    Its metadata then hold `guessed_because`. A name that the Hub says it doesn't know is refused. Raises
+    ModelNotFoundError, ModelFileError, AddressError.
     """
-    from servolt.sources.hub_client import GatedError
+    from servolt.sources.hub_client import NotOnHubError
 
     try:
         return find_model(deployment)
-    except (AddressError, GatedError) as error:
-        try:
-            model = card_model(deployment.model, quantization=deployment.quantization, dtype=deployment.dtype)
-        except ModelNotFoundError:
-            raise error from None
-        return model.model_copy(update={"metadata": {**model.metadata, "guessed_because": str(error)}})
+    except NotOnHubError:
+        raise
+    except (AddressError, ModelNotFoundError) as error:
+        return guessed_model(deployment, error)
 
 
 def _from_catalogue(deployment: Deployment) -> tuple[Model | None, str]:
     """The model; else what else the name may mean, in words."""
-    quantization = deployment.quantization
-    spellings = [(deployment.model, quantization)]
-    if quantization is not None and words_of(quantization) is None:
-        spellings.insert(0, (deployment.label, None))  # Ollama's llama3.1:8b
+    name, quantization = name_and_format(deployment)
     near = ""
-    for name, asked in spellings:
-        try:
-            entry = find_model_entry(name)
-        except AmbiguousNameError as error:
-            near = near or f" In the catalogue it may be {', '.join(error.candidates)}."
-        except UnknownNameError as error:
-            near = near or (f" The catalogue's nearest are {', '.join(error.nearest)}." if error.nearest else "")
-        else:
-            # The name that was given may say how a copy is stored.
-            named = deployment.model if words_of(deployment.model) else entry.hub_id
-            model = model_from_config(entry.config, name=named, quantization=asked, dtype=deployment.dtype)
-            return model.model_copy(update={"basis": "catalogue"}), ""
+    try:
+        entry = find_model_entry(name)
+    except AmbiguousNameError as error:
+        near = f" In the catalogue it may be {', '.join(error.candidates)}."
+    except UnknownNameError as error:
+        near = f" The catalogue's nearest are {', '.join(error.nearest)}." if error.nearest else ""
+    else:
+        return entry_model(entry, name, quantization, deployment.dtype), ""
     return None, near
 
 

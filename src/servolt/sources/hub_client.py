@@ -15,7 +15,7 @@ import httpx2
 from servolt import __version__
 from servolt.errors import AddressError, ModelFileError, ModelNotFoundError
 
-__all__ = ["BusyError", "GatedError", "HubClient", "Piece", "UnreachableError", "endpoint", "token"]
+__all__ = ["BusyError", "GatedError", "HubClient", "NotOnHubError", "Piece", "UnreachableError", "endpoint", "token"]
 
 # The Hub's own names of what is wrong: huggingface_hub, utils/_http.py, `X-Error-Code`.
 _MISSING = {"RepoNotFound", "RevisionNotFound", "EntryNotFound"}
@@ -36,6 +36,10 @@ class BusyError(AddressError):
 
 class GatedError(ModelNotFoundError):
     """There is such a model, or may be, and who asks may not see it."""
+
+
+class NotOnHubError(ModelNotFoundError):
+    """The Hub was asked and shows no such model: a slip, more likely than not."""
 
 
 class Piece(NamedTuple):
@@ -155,12 +159,12 @@ class HubClient:
         if status in (401, 403) and self._has_key:
             raise GatedError(f"{model} may not be seen with this HF_TOKEN.", "Check the token's rights and the name.")
         if status in (401, 403):  # so the Hub answers for what is not there too, to who has no key
-            raise ModelNotFoundError(
+            raise NotOnHubError(
                 f"the Hub shows no {model}: it is private, or there is none.",
                 "Check the name: OWNER/NAME, as its page has it; for a private model set HF_TOKEN.",
             )
         if status == 404 or code in _MISSING:
-            raise ModelNotFoundError(*_missing(model, url, code))
+            raise NotOnHubError(*_missing(model, url, code))
         raise UnreachableError(f"{_shown(url)} answers {status}.", "Try again later, or check HF_ENDPOINT.")
 
 

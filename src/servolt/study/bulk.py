@@ -12,7 +12,7 @@ from servolt.errors import InvalidInputError, ServoltError
 from servolt.model import Model
 from servolt.plan import KnownPoint, Plan
 from servolt.settings import Folders
-from servolt.sources import find_model, resolved
+from servolt.sources import find_model, find_or_guess, resolved
 from servolt.study.economy import economy_for
 from servolt.study.plan import plan_for
 from servolt.workload import SHORT, Workload
@@ -158,7 +158,8 @@ class Planner:
         if found is None:
             if len(self._models) >= MODELS_KEPT:
                 self._models.clear()
-            found = self._models[key] = find_model(deployment)
+            is_elsewhere = deployment.hardware is not None and deployment.hardware.accelerator is not None
+            found = self._models[key] = (find_or_guess if is_elsewhere else find_model)(deployment)
         return found
 
 

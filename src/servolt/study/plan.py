@@ -10,13 +10,13 @@ from servolt import __version__, registry
 from servolt.catalogue import find_accelerator
 from servolt.deployment import Deployment, Hardware
 from servolt.document import Problem
-from servolt.errors import InvalidInputError, ModelNotFoundError
+from servolt.errors import InvalidInputError
 from servolt.gpu import Accelerator
 from servolt.model import Model
-from servolt.model.card import card_model
 from servolt.plan import KnownPoint, Plan, make_plan
 from servolt.settings import Folders
 from servolt.sources import find_model, find_or_guess
+from servolt.sources.guesses import ends_of
 from servolt.study.keep import read_accelerator, read_calibration
 from servolt.study.learn import read_known
 from servolt.workload import Slo, Workload
@@ -24,7 +24,7 @@ from servolt.workload import Slo, Workload
 if TYPE_CHECKING:
     from servolt.plan.cost import Economy
 
-__all__ = ["accelerator_of", "model_of", "plan_for", "plan_here", "with_plugins"]
+__all__ = ["accelerator_of", "plan_for", "plan_here", "with_plugins"]
 
 
 def plan_for(
@@ -52,45 +52,37 @@ def plan_for(
     from servolt.plan.device import make_device_plan  # half of what a plan imports, and not needed for this machine
 
     accelerator = accelerator_of(deployment)
-    plan = make_device_plan(
+    model = model or find_or_guess(deployment)
+    planned = partial(
+        make_device_plan,
         deployment,
-        model or model_of(deployment),
-        accelerator,
-        workload,
+        accelerator=accelerator,
+        workload=workload,
         known=read_known(folders),
         points=measured,
         tool_version=__version__,
         slo=slo,
         economy=economy,
     )
+    plan = planned(model=model)
+    ends = ends_of(model, deployment)
+    if ends:
+        from servolt.plan.range import spanned
+
+        plan = spanned(plan, [planned(model=end) for end in ends])
     return with_plugins(_with_doubt(plan))
-
-
-def model_of(deployment: Deployment) -> Model:
-    """What the name stands for; for a plan a name that nothing is known of still has a size in it: Foo-70B-A3B.
-
-    Raises ModelNotFoundError where it has none, ModelFileError.
-    """
-    try:
-        return find_or_guess(deployment)
-    except ModelNotFoundError as error:
-        try:
-            return card_model(deployment.model, quantization=deployment.quantization, dtype=deployment.dtype)
-        except ModelNotFoundError:
-            raise error from None
 
 
 def _with_doubt(plan: Plan) -> Plan:
     """Says so where the model is a guess."""
-    if plan.model.basis != "card":
-        return plan
     why = plan.model.metadata.get("guessed_because")
+    if why is None:
+        return plan
     problem = Problem(
         code="model_guessed",
         severity="warning",
-        message=f"Of {plan.model.name} only the size in its name is known: its shape is the usual one for that size."
-        + (f" {why}" if why else ""),
-        remedy="Give the path of its config.json, or make the Hub reachable, for a plan that rests on more.",
+        message=str(why),
+        remedy="Give the path of its config.json or files, or make the Hub reachable: then the plan rests on more.",
     )
     return plan.model_copy(update={"problems": (problem, *plan.problems)})
 
