@@ -99,3 +99,14 @@ def test_a_table_that_can_not_be_read_is_refused_before_anything_is_written(
 def test_two_doors_at_once_are_refused(servolt: Run) -> None:
     result = servolt("plan", "guide", "--explain", "--link")
     assert (result.returncode, "--explain and --link exclude each other" in result.stderr) == (2, True)
+
+
+def test_a_model_may_be_stated_by_its_figures(servolt: Run) -> None:
+    device = ("--accelerator", "H100", "--engine", "vllm")
+    found = json.loads(servolt("plan", "--params", "8B", "--layers", "32", *device, "--json").stdout)
+    assert (found["model"]["basis"], found["model"]["num_layers"]) == ("stated", 32)
+    again = json.loads(servolt("plan", found["deployment"]["model"], *device, "--json").stdout)
+    assert again["memory"] == found["memory"]
+    for wrong in (("--layers", "32"), ("guide", "--params", "8B"), ("--params", "many")):
+        refused = servolt("plan", *wrong, *device)
+        assert (refused.returncode, refused.stdout) == (2, "")

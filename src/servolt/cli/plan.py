@@ -11,6 +11,7 @@ from servolt.cli.completion import complete_model
 from servolt.cli.deployment import planned_options, yaml_of
 from servolt.cli.doors import Doors, asked, door_options
 from servolt.cli.economy import economy_options
+from servolt.cli.figures import figure_options
 from servolt.cli.optimise import Goals, goal_options, show_answer
 from servolt.cli.output import Output, output_options
 from servolt.cli.rendered import TARGETS, rendered
@@ -34,6 +35,7 @@ UNFIT = {"no": "{} does not fit.", "tight": "{} may not fit.", "unknown": "wheth
     type=click.Path(dir_okay=False, path_type=Path),
     help="A deployment as YAML or JSON, in place of MODEL.",
 )
+@figure_options
 @planned_options
 @workload_options
 @economy_options
@@ -69,9 +71,9 @@ def command(
     """Say whether a model fits, how fast it will be, what it draws and costs, and what runs it.
 
     MODEL is a built-in name (guide, guide:f16), the path of a GGUF file, of a folder or of a config.json, a name from
-    the catalogue, a Hub id, a deployment as YAML or JSON, a saved plan, or a link. It is planned for this machine, or
-    with --accelerator for any other. Each figure has an interval and its basis: exact, formula, calibrated (from
-    measurements), or measured.
+    the catalogue, a Hub id, a deployment as YAML or JSON, a saved plan, or a link; or --params and what else is known
+    of its sizes. It is planned for this machine, or with --accelerator for any other. Each figure has an interval and
+    its basis: exact, formula, calibrated (from measurements), or measured.
     """
     from servolt.cli.planned import plan_rows, plan_shown
     from servolt.study.economy import economy_for

@@ -8,6 +8,7 @@ from servolt.deployment import Deployment
 from servolt.document import Problem
 from servolt.errors import AddressError, InvalidInputError, ModelFileError, ModelNotFoundError, ServoltError
 from servolt.model import Model
+from servolt.sources.figures import stated
 from servolt.sources.guesses import entry_model, guessed_model, name_and_format
 from servolt.sources.names import is_hub_id
 
@@ -34,11 +35,14 @@ class Survey(NamedTuple):
 
 
 def find_model(deployment: Deployment) -> Model:
-    """The model that a deployment names: built in, a path, in the folder of models, in the catalogue, on the Hub.
+    """The model that a deployment names: figures, built in, a path, in the folder of models, catalogue, Hub.
 
     What only the catalogue or the Hub knows has no files here. Raises ModelNotFoundError, ModelFileError, and
     AddressError where the Hub would have to be asked and can't be.
     """
+    figures = stated(deployment)
+    if figures is not None:
+        return figures
     for source in _sources():
         model = source.find(deployment)
         if model is not None:

@@ -212,7 +212,12 @@ def _notes(deployment: Deployment, model: Model, options: Options, build: Build,
     if build.has_mla_modes:
         found.append("ik_llama.cpp has kernels of its own: its compute buffers are rough.")
     if model.unknown_fields:
-        found.append(f"Of the config these weren't understood: {', '.join(model.unknown_fields)}.")
+        why = (
+            "Not known, and taken as usual"
+            if model.basis in ("card", "stated")
+            else "Not understood in the model's config"
+        )
+        found.append(f"{why}: {', '.join(model.unknown_fields)}.")
     speculation = deployment.speculative_config
     if speculation is not None and speculation.method in ("draft_model", "eagle", "eagle3", "medusa"):
         found.append("The draft model's own memory is not counted: plan it beside this one.")

@@ -32,7 +32,12 @@ def shape_of(model: Model) -> Shape:
         order = model.layer_order or tuple(index for index, kind in enumerate(model.layers) for _ in range(kind.count))
         if not model.unknown_fields:
             return Shape(model.layers, order)
-        note = f"Not understood in the model's config: {', '.join(model.unknown_fields[:5])}."
+        why = (
+            "Not known, and taken as usual"
+            if model.basis in ("card", "stated")
+            else "Not understood in the model's config"
+        )
+        note = f"{why}: {', '.join(model.unknown_fields[:5])}."
         return Shape(model.layers, order, UNKNOWN_FIELD_TOLERANCE, (note,))
     if model.num_layers and model.num_kv_heads:
         kind = LayerKind(
