@@ -24,3 +24,25 @@ def test_what_is_no_number_is_refused_with_what_one_looks_like(number: str) -> N
         Deployment.from_yaml(f"model: guide\nmax_model_len: {number!r}")
     with pytest.raises(InvalidInputError, match="True is no number"):
         Workload.from_plain({"input_len": True})
+
+
+@pytest.mark.parametrize(
+    ("written", "engine", "version"),
+    [
+        ("vLLM", "vllm", None),
+        ("llama.cpp", "llamacpp", None),
+        ("TensorRT-LLM", "tensorrt_llm", None),
+        ("trtllm", "tensorrt_llm", None),
+        ("ik_llama.cpp", "ik_llamacpp", None),
+        ("vLLM v0.9.2", "vllm", "0.9.2"),
+        ("TGI", "TGI", None),
+    ],
+)
+def test_an_engine_may_be_written_as_people_write_it(written: str, engine: str, version: str | None) -> None:
+    deployment = Deployment(model="m", engine=written)
+    assert (deployment.engine, deployment.engine_version) == (engine, version)
+
+
+def test_two_versions_of_one_engine_are_a_contradiction() -> None:
+    with pytest.raises(InvalidInputError, match=r"engine says 0\.9\.2, and engine_version says 0\.19\.0"):
+        Deployment.from_plain({"model": "m", "engine": "vLLM v0.9.2", "engine_version": "0.19.0"})

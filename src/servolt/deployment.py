@@ -1,9 +1,10 @@
 """One way to run one model."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from servolt.document import Document, Value, digest
 from servolt.units import parse_count
@@ -19,6 +20,24 @@ def _counted(value: Any) -> Any:
 
 # In a file as on the command line: 8192, or 8k (8,000) and 8K (8,192).
 Count = Annotated[int, BeforeValidator(_counted, json_schema_input_type=int | str)]
+
+
+# Engines as people and logs write them, without case, dots and hyphens.
+SPELLINGS = {
+    "vllm": "vllm",
+    "sglang": "sglang",
+    "llamacpp": "llamacpp",
+    "llamaserver": "llamacpp",
+    "ikllamacpp": "ik_llamacpp",
+    "tensorrtllm": "tensorrt_llm",
+    "trtllm": "tensorrt_llm",
+    "trtllmserve": "tensorrt_llm",
+    "transformers": "transformers",
+    "huggingfacetransformers": "transformers",
+    "openvino": "openvino",
+    "openvinogenai": "openvino",
+}
+WITH_VERSION = re.compile(r"(?P<name>\S.*?)[\s@=]+v?(?P<version>\d+(?:\.\d+)+\S*|b\d{4,5})\s*")
 
 
 class Hardware(Value):
@@ -96,6 +115,20 @@ class Deployment(Document):
         None, description="any other option of the engine, handed through under its own name"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _engine_as_written(cls, plain: Any) -> Any:
+        """TensorRT-LLM is tensorrt_llm, and "vLLM v0.9.2" is vllm with its engine_version."""
+        if not isinstance(plain, dict) or not isinstance(plain.get("engine"), str):
+            return plain
+        written = plain["engine"]
+        match = WITH_VERSION.fullmatch(written)
+        if match and (name := _engine_named(match["name"])):
+            if plain.get("engine_version") not in (None, match["version"]):
+                raise ValueError(f"engine says {match['version']}, and engine_version says {plain['engine_version']}")
+            return {**plain, "engine": name, "engine_version": match["version"]}
+        return {**plain, "engine": _engine_named(written) or written}
+
     @field_validator("model")
     @classmethod
     def _no_control_characters(cls, model: str) -> str:
@@ -129,3 +162,12 @@ class Deployment(Document):
         if is_tag and tail != "latest":
             settings.setdefault("quantization", tail.lower())
         return cls.from_plain({"model": head if is_tag else name, **settings})
+
+
+def _engine_named(written: str) -> str | None:
+    """The engine that is meant; None where none of ours is.
+
+    >>> [_engine_named(name) for name in ("vLLM", "llama.cpp", "TensorRT-LLM", "TGI")]
+    ['vllm', 'llamacpp', 'tensorrt_llm', None]
+    """
+    return SPELLINGS.get(re.sub(r"[^a-z0-9]", "", written.lower()))

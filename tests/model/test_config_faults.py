@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from servolt.errors import ServoltError
+from servolt.errors import ModelFileError, ServoltError
 from servolt.model import Model, model_from_config
 
 from . import configs
@@ -46,3 +46,50 @@ def test_a_config_of_every_kind_can_be_asked_in_every_format(config: dict[str, A
     for quantization in ("fp8", "int8", "awq", "nvfp4", "mxfp4", "bitsandbytes", "q8_0", "q4_k_m", "iq2_xxs"):
         model = model_from_config(config, name="a model", quantization=quantization)
         assert 0 < model.weights_bytes < 2 * model.total_params
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("num_key_value_heads", 0, "divides the 32 attention heads and is 0"),
+        ("num_key_value_heads", 3, "divides the 32 attention heads and is 3"),
+        ("quantization_config", "zzz", "a group of fields and is 'zzz'"),
+    ],
+)
+def test_what_no_model_can_have_is_refused_with_the_field(field: str, value: Any, words: str) -> None:
+    with pytest.raises(ModelFileError, match=field) as caught:
+        model_from_config({**LLAMA, field: value}, name="a model")
+    assert words in str(caught.value)
+
+
+def test_more_experts_for_a_token_than_there_are_is_refused() -> None:
+    with pytest.raises(ModelFileError, match="num_experts_per_tok should be at most the 8 experts"):
+        model_from_config({**LLAMA, "num_experts": 8, "num_experts_per_tok": 16}, name="a model")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("layer_types", ["warp_attention"] * 32),
+        ("layer_types", ["full_attention"] * 3),
+        ("dtype", "float7"),
+        ("model_type", "bert"),
+    ],
+)
+def test_what_is_not_understood_is_named_and_the_rest_is_planned(field: str, value: Any) -> None:
+    model = model_from_config({**LLAMA, field: value}, name="a model")
+    assert field in model.unknown_fields
+    assert model.total_params == model_from_config(LLAMA, name="a model").total_params
+
+
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 128256,
+    "max_position_embeddings": 8192,
+    "dtype": "bfloat16",
+}

@@ -246,3 +246,24 @@ def test_the_size_that_a_remedy_names_is_accepted(tp: int, pp: int, ep: int | No
             size = int(problem.remedy.removeprefix("Set tensor_parallel_size to ").removesuffix("."))
             again = found(model, B200, tensor_parallel_size=size, hardware=Hardware(count=size * pp), **asked)
             assert problem.code not in {one.code for one in again}
+
+
+def test_an_unknown_engine_is_named_with_the_nearest() -> None:
+    problem = only(found(llama_3_8b(), engine="vlm"), "engine_unknown")
+    assert problem.severity == "warning"
+    assert problem.remedy == "Set engine to vllm."
+    assert "llamacpp" in only(found(llama_3_8b(), engine="hipfire"), "engine_unknown").remedy
+
+
+@pytest.mark.parametrize(
+    "option", [{"n_gpu_layers": 0}, {"n_cpu_moe": 0}, {"flash_attn": True}, {"free_gpu_memory_fraction": 1.0}]
+)
+def test_an_option_of_another_engine_is_told_whatever_its_value(option: dict[str, Any]) -> None:
+    assert only(found(llama_3_8b(), **option), "option_unknown").severity == "error"
+    assert found(llama_3_8b(), engine="llamacpp", tensor_parallel_size=1) == []
+
+
+def test_more_weights_on_the_host_than_there_are_is_an_error_with_the_most_that_can_be() -> None:
+    problem = only(found(llama_3_8b(), cpu_offload_gb=8192), "offload")
+    assert problem.severity == "error"
+    assert "15.0 GiB" in problem.message  # 8,030,261,248 parameters of two bytes

@@ -51,6 +51,8 @@ def heads_of(fields: Fields, mixer: str, layer: int) -> Heads:
     own = fields.layer(layer)
     queries = own.size("num_attention_heads", layer=layer)
     keys = _key_heads(own, queries, layer)
+    if queries and (not keys or queries % keys):
+        raise own.fault("num_key_value_heads", f"a number from 1 on that divides the {queries} attention heads")
     width = own.size("head_dim", fields.least("hidden_size") // queries if queries else 0)
     width_v = own.size("v_head_dim", width)
     values = True

@@ -24,6 +24,12 @@ from servolt.model.weights import Stored, Weight, matrix, parts_of, vector
 
 __all__ = ["model_from_config"]
 
+# They read text, images or sound, and have another half or none: planned as the decoder that they are not, and said.
+_ENCODERS = """
+    albert bart bert bigbird_pegasus blenderbot clip convbert deberta deberta-v2 distilbert electra ernie flava
+    longformer longt5 m2m_100 marian mbart modernbert mpnet mt5 nomic_bert pegasus roberta siglip speech_to_text t5
+    umt5 vit wav2vec2 whisper xlm-roberta"""
+ENCODERS = frozenset(_ENCODERS.split())
 # Fields of layouts that state widths in their own way.
 _WIDTHS = (
     "state_size",
@@ -84,6 +90,8 @@ def _model_from(
 ) -> Model:
     fields = text_fields(config, name)
     kind, family = family_of(fields)
+    if kind in ENCODERS:
+        fields.doubted.add("model_type")
     given = {key: value for key, value in fields.values.items() if value is not None}
     nested = NESTED_DEFAULTS.get(kind, {}) if fields.is_nested else {}
     fields.values = {**nested, **family.defaults, **given}

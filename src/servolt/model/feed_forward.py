@@ -63,12 +63,15 @@ def experts_of(fields: Fields, family: Family) -> Experts | None:
     number = fields.size("num_experts", 0)
     if number < 2:
         return None
+    chosen = fields.size("num_experts_per_tok", 1)
+    if chosen > number:
+        raise fields.fault("num_experts_per_tok", f"at most the {number} experts that there are")
     shared = fields.size("n_shared_experts", family.shared_experts)
     if not shared and fields.size("shared_expert_intermediate_size", 0):
         shared = 1
     return Experts(
         num_experts=number,
-        experts_per_token=max(1, min(number, fields.size("num_experts_per_tok", 1))),
+        experts_per_token=max(1, chosen),
         intermediate_size=fields.size("moe_intermediate_size", fields.size("intermediate_size", 0)),
         shared=shared,
     )

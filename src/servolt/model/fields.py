@@ -102,6 +102,7 @@ class Fields:
         self.values, self.name, self.is_nested = values, name, is_nested
         self.stated = frozenset(values)  # by the config itself; what is usual may be added
         self.read: set[str] = set()
+        self.doubted: set[str] = set()  # read, and not understood: what is planned from it is wider
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -198,7 +199,7 @@ class Fields:
         if not isinstance(own, Mapping):
             return self
         fields = Fields({**self.values, **own}, self.name)
-        fields.read = self.read
+        fields.read, fields.doubted = self.read, self.doubted
         return fields
 
     def layers(self, otherwise: int | None = None) -> int:
@@ -217,13 +218,12 @@ class Fields:
 
     def left(self) -> tuple[str, ...]:
         """What was not read and may matter."""
-        return tuple(
-            sorted(
-                key
-                for key, value in self.values.items()
-                if key in self.stated - self.read and value not in (None, False, 0, "", [], {}) and not is_ignored(key)
-            )
+        unread = (
+            key
+            for key, value in self.values.items()
+            if key in self.stated - self.read and value not in (None, False, 0, "", [], {}) and not is_ignored(key)
         )
+        return tuple(sorted({*unread, *self.doubted}))
 
 
 def text_fields(config: Mapping[str, Any], name: str) -> Fields:

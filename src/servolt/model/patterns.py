@@ -63,6 +63,8 @@ def mixers(fields: Fields, family: Family, layers: int) -> Mixers:
     named = fields.names("layer_types", "layers_block_type", "layer_type_list", "block_types", "_block_types")
     if named is not None:
         kinds = [WORDS.get(name, "full") for name in named]
+        if layers % len(kinds) or not set(named) <= WORDS.keys():
+            fields.doubted.add("layer_types")
         if not fields.has("linear_num_value_heads", "linear_conv_kernel_dim") and fields.has(
             "mamba_d_state", "n_mamba_heads"
         ):

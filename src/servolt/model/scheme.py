@@ -109,7 +109,9 @@ def scheme_of(
     """
     own = _dtype(fields, dtype)
     stated = fields.inside("quantization_config", "compression_config")
-    asked = None if quantization is None or quantization.lower() in LOADERS else format_named(quantization)
+    if stated is None and fields.get("quantization_config"):
+        raise fields.fault("quantization_config", "a group of fields")
+    asked = _format_asked(quantization, is_stated=stated is not None)
     found = None if stated is None else _stated(stated, fields, own)
     if found is not None and (asked is None or _dtype_of(asked) in found.holds):
         return found
@@ -121,12 +123,21 @@ def scheme_of(
     return _asked(asked, own, has_experts=has_experts, place=place)
 
 
+def _format_asked(quantization: str | None, *, is_stated: bool) -> str | None:
+    if quantization is None:
+        return None
+    if quantization.lower() == "modelopt" and not is_stated:
+        return "fp8"  # what vLLM's loader of this name takes checkpoints for that don't say (modelopt.py, 0.33.0)
+    return None if quantization.lower() in LOADERS else format_named(quantization)
+
+
 def _dtype(fields: Fields, dtype: str | None) -> str:
     given = (dtype or fields.text("dtype")).removeprefix("torch.").lower()
     key = words_of(given) if given and given not in ("auto",) else "bfloat16"
     if key not in ("float32", "float16", "bfloat16"):
         if dtype:
             raise InvalidInputError(f"{dtype!r} is no type to compute in.", "Name bfloat16, float16 or float32.")
+        fields.doubted.add("dtype")
         key = "bfloat16"
     # Engines load float32 checkpoints in 16 bits unless they are told otherwise.
     return "bfloat16" if key == "float32" and not dtype else key

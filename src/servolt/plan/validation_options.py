@@ -1,5 +1,6 @@
 """Options against the engine: what it doesn't have, and what its own options can't be."""
 
+import difflib
 from collections.abc import Iterator
 
 from servolt.deployment import Deployment
@@ -48,6 +49,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "ubatch_size": (LLAMA, IK),
     "trust_remote_code": (VLLM, SGLANG, TRT, TRANSFORMERS),
 }
+ENGINES = (VLLM, SGLANG, TRT, LLAMA, IK, TRANSFORMERS, OPENVINO)
 # Without them an engine does what is asked all the same.
 HARMLESS = ("trust_remote_code", "enforce_eager", "enable_chunked_prefill", "max_cudagraph_capture_size")
 
@@ -78,7 +80,9 @@ BLOCK_STEP = 16
 
 
 def option_problems(deployment: Deployment, model: Model, accelerator: Accelerator) -> Iterator[Problem]:
+    yield from _unknown_engine(deployment)
     yield from _foreign(deployment)
+    yield from _offload(deployment, model)
     yield from _hardware(deployment, accelerator)
     yield from _shares(deployment, accelerator)
     if deployment.engine in (LLAMA, IK):
@@ -89,13 +93,40 @@ def _problem(severity: str, code: str, message: str, remedy: str) -> Problem:
     return Problem.model_validate({"code": code, "severity": severity, "message": message, "remedy": remedy})
 
 
+def _unknown_engine(deployment: Deployment) -> Iterator[Problem]:
+    if deployment.engine in (*ENGINES, "replay"):
+        return
+    near = difflib.get_close_matches(deployment.engine.lower(), ENGINES, n=1, cutoff=0.6)
+    yield _problem(
+        "warning",
+        "engine_unknown",
+        f"No engine is known as {deployment.engine:.60}: planned as one that gives the cache what is left, as fast as "
+        "the known ones are on average.",
+        f"Set engine to {near[0]}." if near else f"Set engine to one of {', '.join(ENGINES)}.",
+    )
+
+
+def _offload(deployment: Deployment, model: Model) -> Iterator[Problem]:
+    asked, ranks = (deployment.cpu_offload_gb or 0) * 2**30, ranks_of(deployment)
+    held = model.weights_bytes / (ranks.tp * ranks.pp)
+    if asked and model.weights_bytes and asked > held:
+        yield _problem(
+            "error",
+            "offload",
+            f"{format_bytes(min(asked, 2.0**60))} of each device's weights are to stay on the host, and it has about "
+            f"{format_bytes(held)}.",
+            f"Set cpu_offload_gb to {held / 2**31:.1f} or less: every step reads it over the bus.",
+        )
+
+
 def _foreign(deployment: Deployment) -> Iterator[Problem]:
     engine = deployment.engine
-    if engine not in {name for owners in OWNERS.values() for name in owners}:
+    if engine not in ENGINES:
         return
     for field, owners in OWNERS.items():
         value = getattr(deployment, field)
-        if value in (None, False) or value == 1 or engine in owners:
+        # Off, or on one device: what engines without the option do anyway.
+        if value is None or value is False or (value == 1 and field.endswith("_size")) or engine in owners:
             continue
         instead = INSTEAD.get(field, {}).get(LLAMA if engine == IK else engine)
         yield _problem(

@@ -264,10 +264,11 @@ def _host_bytes(
     if accelerator.kind == "cpu":
         return 0.0
     layers = sum(kind.count for kind in kinds)
-    asked = (deployment.cpu_offload_gb or 0.0) * 2**30
-    if deployment.n_gpu_layers is not None and 0 <= deployment.n_gpu_layers < layers:
+    asked = min((deployment.cpu_offload_gb or 0.0) * 2**30, weights_bytes)
+    has_layers = deployment.engine in SPILLING  # others have no such option
+    if has_layers and deployment.n_gpu_layers is not None and 0 <= deployment.n_gpu_layers < layers:
         asked = max(asked, weights_bytes * (1.0 - deployment.n_gpu_layers / layers))
-    if deployment.n_cpu_moe:
+    if has_layers and deployment.n_cpu_moe:
         used = [
             part.bytes * _used(kind)
             for kind in kinds

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["accelerator_of", "plan_for", "plan_here", "with_plugins"]
 
+RUN_LLAMACPP = frozenset({"ollama", "lmstudio", "llamafile", "koboldcpp"})
+
 
 def plan_for(
     deployment: Deployment,
@@ -51,6 +53,7 @@ def plan_for(
         return with_plugins(plan_here(deployment, workload, folders, model))
     from servolt.plan.device import make_device_plan  # half of what a plan imports, and not needed for this machine
 
+    deployment, problems = _as_engine_inside(deployment)
     accelerator = accelerator_of(deployment)
     model = model or find_or_guess(deployment)
     planned = partial(
@@ -63,6 +66,7 @@ def plan_for(
         tool_version=__version__,
         slo=slo,
         economy=economy,
+        problems=problems,
     )
     plan = planned(model=model)
     ends = ends_of(model, deployment)
@@ -71,6 +75,19 @@ def plan_for(
 
         plan = spanned(plan, [planned(model=end) for end in ends])
     return with_plugins(_with_doubt(plan))
+
+
+def _as_engine_inside(deployment: Deployment) -> tuple[Deployment, tuple[Problem, ...]]:
+    """Ollama and its like start llama.cpp, and take what it takes; their versions are not its versions."""
+    if deployment.engine.lower().replace(" ", "") not in RUN_LLAMACPP:
+        return deployment, ()
+    said = Problem(
+        code="engine_inside",
+        severity="note",
+        message=f"{deployment.engine} runs llama.cpp: planned as that, with llama.cpp's own defaults.",
+        remedy=f"Set max_model_len and max_num_seqs to what {deployment.engine} is set to.",
+    )
+    return deployment.model_copy(update={"engine": "llamacpp", "engine_version": None}), (said,)
 
 
 def _with_doubt(plan: Plan) -> Plan:

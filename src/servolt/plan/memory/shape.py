@@ -16,6 +16,8 @@ GUESSED_KV_HEADS, GUESSED_HEAD_DIM = 8, 128
 GUESSED_TOLERANCE = 0.6
 FLAT_TOLERANCE = 0.1
 UNKNOWN_FIELD_TOLERANCE = 0.02
+# Of fields that say what a layer is: layers taken for full attention may keep much less than that, and hardly more.
+LAYER_FIELDS, LAYER_FIELD_TOLERANCE = frozenset({"layer_types", "model_type"}), 0.3
 
 
 class Shape(NamedTuple):
@@ -38,7 +40,8 @@ def shape_of(model: Model) -> Shape:
             else "Not understood in the model's config"
         )
         note = f"{why}: {', '.join(model.unknown_fields[:5])}."
-        return Shape(model.layers, order, UNKNOWN_FIELD_TOLERANCE, (note,))
+        is_layer = not LAYER_FIELDS.isdisjoint(model.unknown_fields)
+        return Shape(model.layers, order, LAYER_FIELD_TOLERANCE if is_layer else UNKNOWN_FIELD_TOLERANCE, (note,))
     if model.num_layers and model.num_kv_heads:
         kind = LayerKind(
             count=model.num_layers,
