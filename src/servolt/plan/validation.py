@@ -285,7 +285,8 @@ def _speculation(deployment: Deployment, model: Model) -> Iterator[Problem]:
     if speculation.method in ("draft_model", "eagle", "eagle3", "medusa") and speculation.model is None:
         yield _warning(
             "draft_not_named",
-            f"{speculation.method} needs a second model, and none is named: its memory is not counted.",
+            f"{speculation.method} needs a second model, and none is named: its memory is "
+            f"{'not counted' if speculation.method == 'draft_model' else 'that of the usual head'}.",
             "Set speculative_config.model.",
         )
 

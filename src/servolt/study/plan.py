@@ -10,7 +10,7 @@ from servolt import __version__, registry
 from servolt.catalogue import find_accelerator
 from servolt.deployment import Deployment, Hardware
 from servolt.document import Problem
-from servolt.errors import InvalidInputError
+from servolt.errors import InvalidInputError, ServoltError
 from servolt.gpu import Accelerator
 from servolt.model import Model
 from servolt.plan import KnownPoint, Plan, make_plan
@@ -55,7 +55,7 @@ def plan_for(
 
     deployment, problems = _as_engine_inside(deployment)
     accelerator = accelerator_of(deployment)
-    model = model or find_or_guess(deployment)
+    model, doubts = _with_draft(deployment, model or find_or_guess(deployment))
     planned = partial(
         make_device_plan,
         deployment,
@@ -66,7 +66,7 @@ def plan_for(
         tool_version=__version__,
         slo=slo,
         economy=economy,
-        problems=problems,
+        problems=(*problems, *doubts),
     )
     plan = planned(model=model)
     ends = ends_of(model, deployment)
@@ -88,6 +88,23 @@ def _as_engine_inside(deployment: Deployment) -> tuple[Deployment, tuple[Problem
         remedy=f"Set max_model_len and max_num_seqs to what {deployment.engine} is set to.",
     )
     return deployment.model_copy(update={"engine": "llamacpp", "engine_version": None}), (said,)
+
+
+def _with_draft(deployment: Deployment, model: Model) -> tuple[Model, tuple[Problem, ...]]:
+    """The model with what its draft model takes, or a warning that this is not known."""
+    speculation = deployment.speculative_config
+    if speculation is None or speculation.method != "draft_model" or speculation.model is None:
+        return model, ()
+    from servolt.plan.memory.draft import with_draft
+
+    try:
+        draft = find_or_guess(Deployment.of(speculation.model, engine=deployment.engine))
+    except ServoltError as error:
+        why = f"Nothing is known of the draft model {speculation.model}: its memory is not counted. {error}"
+        return model, (
+            Problem(code="draft_unknown", severity="warning", message=why, remedy="Name one that is known."),
+        )
+    return with_draft(model, draft), ()
 
 
 def _with_doubt(plan: Plan) -> Plan:

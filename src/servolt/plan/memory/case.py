@@ -6,6 +6,7 @@ from typing import NamedTuple
 from servolt.deployment import Deployment
 from servolt.gpu import Accelerator
 from servolt.model import Model
+from servolt.plan.memory.draft import draft_layers_of
 from servolt.plan.memory.kv import token_bytes
 from servolt.plan.memory.profiles import Profile
 from servolt.plan.memory.settings import AUTO, Visible, argument, longest_context, visible_memory
@@ -66,8 +67,10 @@ class Case(NamedTuple):
 
     @property
     def draft_layers(self) -> int:
-        """Heads that guess tokens keep keys and values of one more layer of the model's own shape."""
+        """Heads that guess tokens keep keys and values of one more layer of the model's own shape; a model its own."""
         speculation = self.deployment.speculative_config
+        if speculation is not None and speculation.method == "draft_model":
+            return draft_layers_of(self.model)
         return 1 if speculation is not None and speculation.method in ("eagle", "eagle3", "mtp") else 0
 
     @property

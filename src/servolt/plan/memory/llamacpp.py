@@ -9,10 +9,12 @@ from servolt.deployment import Deployment
 from servolt.engines.llamacpp import LlamaCpp
 from servolt.gpu import Accelerator
 from servolt.model import Model, Part
+from servolt.model.ggml import dtype_bytes
 from servolt.plan.memory.budget import Budget, RankMemory, Term, TermName
+from servolt.plan.memory.draft import draft_of
 from servolt.plan.memory.llamacpp_builds import Build, build_of
 from servolt.plan.memory.llamacpp_cells import Kept, kept_by_device
-from servolt.plan.memory.llamacpp_compute import Moment, compute_by_device
+from servolt.plan.memory.llamacpp_compute import KNOWN_TOLERANCE, Moment, compute_by_device
 from servolt.plan.memory.llamacpp_options import Options, options_of
 from servolt.plan.memory.llamacpp_placement import (
     HOST,
@@ -46,8 +48,9 @@ UNREAD_TOLERANCE = 0.03
 # A second copy in another order is made of these types for a processor (see plan.memory.host).
 REPACKED = ("q4_0", "q4_k", "iq4_nl", "mxfp4")
 
-# Of the memory that a Mac shares, this much may be a device's until iogpu.wired_limit_mb is raised.
-SHARED_PORTION = 0.75
+# Of the memory that a Mac shares, this much may be a device's until iogpu.wired_limit_mb is raised: Metal recommends
+# two thirds of up to 32 GiB, and three quarters of more. Of other machines' as much.
+SHARED_PORTION, SMALL_SHARED_PORTION, SMALL_SHARED_BYTES = 0.75, 0.67, 33 * 2**30
 
 
 def llamacpp_budget(
@@ -65,6 +68,10 @@ def llamacpp_budget(
     weights = weights_by_device(options, model, layers, placement)
     kept = kept_by_device(options, layers, placement, build)
     compute = compute_by_device(options, model, layers, placement, weights, build)
+    _add_draft(deployment, model, options, weights, kept, placement.output)
+    if build.number is None and not build.has_mla_modes:
+        older = compute_by_device(options, model, layers, placement, weights, build._replace(all_logits=True))
+        compute = {device: _or_as_large(moment, older[device]) for device, moment in compute.items()}
     ranks = tuple(
         rank_memory(
             _name(device),
@@ -74,7 +81,25 @@ def llamacpp_budget(
         )
         for device in (*range(options.devices), HOST)
     )
-    return _budget(deployment, model, options, kept, ranks, _notes(deployment, model, options, build, layers))
+    return _budget(deployment, model, options, kept, ranks, _notes(deployment, model, accelerator, build, layers))
+
+
+def _add_draft(
+    deployment: Deployment, model: Model, options: Options, weights: Weights, kept: Kept, place: Device
+) -> None:
+    """A model that guesses stands with the output layer, with a context as long as its target's."""
+    draft, speculation = draft_of(model), deployment.speculative_config
+    if draft is None or speculation is None or speculation.method != "draft_model":
+        return
+    width = sum(dtype_bytes(name) or 0.0 for name in (options.key_dtype, options.value_dtype)) / 2
+    weights.by_device[place] += draft.weights_bytes
+    kept.keys_and_values[place] += draft.kv_elements * width * options.tokens
+
+
+def _or_as_large(moment: Moment, older: Moment) -> Moment:
+    """A build that is not stated may be one that keeps room for the logits of every token of a pass."""
+    high = max(moment.bytes * (1 + moment.tolerance), older.bytes * (1 + KNOWN_TOLERANCE))
+    return moment._replace(tolerance=high / moment.bytes - 1 if moment.bytes else moment.tolerance)
 
 
 def _devices(deployment: Deployment, accelerator: Accelerator) -> int:
@@ -174,7 +199,10 @@ def _available(
         return hardware.host_memory_bytes if hardware else None
     own = hardware.memory_bytes if hardware else None
     shown = own or accelerator.available_bytes or accelerator.visible_memory_bytes
-    return shown or accelerator.memory_bytes * (SHARED_PORTION if accelerator.unified_memory else 1.0)
+    if shown or not accelerator.unified_memory:
+        return shown or accelerator.memory_bytes
+    is_small = accelerator.memory_bytes < SMALL_SHARED_BYTES
+    return accelerator.memory_bytes * (SMALL_SHARED_PORTION if is_small else SHARED_PORTION)
 
 
 def _budget(
@@ -205,12 +233,17 @@ def _budget(
     )
 
 
-def _notes(deployment: Deployment, model: Model, options: Options, build: Build, layers: Layers) -> tuple[str, ...]:
+def _notes(
+    deployment: Deployment, model: Model, accelerator: Accelerator, build: Build, layers: Layers
+) -> tuple[str, ...]:
     found = []
     if build.number is None and not build.has_mla_modes:
         found.append("No build of llama.cpp is stated: planned as the newest one known, with wider compute buffers.")
     if build.has_mla_modes:
         found.append("ik_llama.cpp has kernels of its own: its compute buffers are rough.")
+    hardware = deployment.hardware
+    if accelerator.kind == "cpu" and not (hardware and (hardware.host_memory_bytes or hardware.memory_bytes)):
+        found.append("The machine's memory is not stated: what the processor's entry has is assumed.")
     if model.unknown_fields:
         why = (
             "Not known, and taken as usual"
@@ -219,7 +252,8 @@ def _notes(deployment: Deployment, model: Model, options: Options, build: Build,
         )
         found.append(f"{why}: {', '.join(model.unknown_fields)}.")
     speculation = deployment.speculative_config
-    if speculation is not None and speculation.method in ("draft_model", "eagle", "eagle3", "medusa"):
+    counted = speculation is not None and speculation.method == "draft_model" and draft_of(model) is not None
+    if speculation is not None and not counted and speculation.method not in ("mtp", "ngram"):
         found.append("The draft model's own memory is not counted: plan it beside this one.")
     if deployment.enable_lora:
         found.append("Adapters are not counted: each takes its file's size.")

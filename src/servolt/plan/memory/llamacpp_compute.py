@@ -12,7 +12,7 @@ from servolt.plan.memory.llamacpp_cells import window_cells
 from servolt.plan.memory.llamacpp_options import Options
 from servolt.plan.memory.llamacpp_placement import HOST, Device, Layers, Placement, Weights
 
-__all__ = ["Moment", "compute_by_device"]
+__all__ = ["KNOWN_TOLERANCE", "Moment", "compute_by_device"]
 
 MIB = 2**20
 

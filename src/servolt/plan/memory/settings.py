@@ -39,6 +39,8 @@ def visible_memory(deployment: Deployment, accelerator: Accelerator) -> Visible:
     """Of one device, as its engine sees it."""
     if deployment.hardware is not None and deployment.hardware.memory_bytes:
         return Visible(float(deployment.hardware.memory_bytes))
+    if accelerator.kind == "cpu" and deployment.hardware is not None and deployment.hardware.host_memory_bytes:
+        return Visible(float(deployment.hardware.host_memory_bytes))
     if accelerator.visible_memory_bytes:
         return Visible(float(accelerator.visible_memory_bytes))
     share, tolerance = (

@@ -52,11 +52,25 @@ def reserve_of(case: Case, total: float) -> Reserve:
     if total > floor["above_gib"] * GIB:
         activation = max(activation, floor["mib"] - graphs)
     fraction, share = case.deployment.mem_fraction_static, 1.0
-    if fraction is None:
+    if fraction is None and case.profile.value("reserve") == "step":
         fraction = _lowered_for_tower(round((total - (activation + graphs) * MIB) / total, 3), case.model)
     else:
+        fraction = fraction or _older_fraction(case, total)
         share = min(1.0, (1 - fraction) * total / ((activation + graphs) * MIB))
     return Reserve(share * activation * MIB, share * graphs * MIB, fraction, batch.step, batch.graph)
+
+
+def _older_fraction(case: Case, total: float) -> float:
+    """Before 0.5.4 the step did not count: a share by the number of ranks, then one by the device's tier."""
+    ranks, speculation = case.ranks, case.deployment.speculative_config
+    if case.profile.value("reserve") == "ranks":
+        return next(float(share) for least, share in case.profile.value("fraction_by_ranks") if ranks.tp >= least)
+    tiers: Sequence[Mapping[str, float]] = case.profile.value("reserve_by_tier_gib")
+    tier = next(tier for tier in tiers if not tier["below_gib"] or total < tier["below_gib"] * GIB)
+    reserved = tier["fixed"] + tier["rank"] * ranks.tp * ranks.pp
+    reserved += case.profile.number("dp_attention_gib") * ranks.dp_attention
+    reserved += case.profile.number("speculation_mib") * MIB / GIB * (speculation is not None)
+    return round((total - reserved * GIB) / total, 3)
 
 
 def _batch(case: Case, total: float) -> _Batch:
@@ -86,8 +100,10 @@ def _activation_mib(case: Case, batch: _Batch) -> float:
     size = BASE_MIB + CHUNK_MIB * max(batch.step, SMALLEST_CHUNK) + ranks.tp * ranks.pp / WORLD_SIZE * WORLD_MIB
     if ranks.dp_attention:
         size += batch.graph * ranks.dp * (DP_MIB + (DP_LARGE_MIB if batch.graph > DP_LARGE_BATCH else 0))
-    if case.deployment.speculative_config is not None:
-        size += case.profile.number("speculation_mib")
+    speculation = case.deployment.speculative_config
+    if speculation is not None and speculation.method != "ngram":
+        name = "draft_model_mib" if speculation.method == "draft_model" else "speculation_mib"
+        size += case.profile.number(name)
     return size
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from servolt.deployment import Deployment
 from servolt.model import Model
 from servolt.model.layers import LayerKind, Part
+from servolt.plan.memory.draft import draft_of
 from servolt.plan.memory.shape import shape_of
 
 __all__ = ["GIB", "Ranks", "StageWeights", "pad_vocab", "ranks_of", "share_of", "stage_layers", "weights_of_rank"]
@@ -178,8 +179,11 @@ def _is_text_only(deployment: Deployment) -> bool:
 def _draft_bytes(model: Model, method: str, ranks: Ranks) -> float:
     """EAGLE: one layer of the target's shape and a projection of two (three) widths; it shares embedding and head.
 
-    A draft model's own weights are unknown here; heads of Medusa are a square and a vocabulary each.
+    A draft model is spread as its target is; heads of Medusa are a square and a vocabulary each.
     """
+    draft = draft_of(model)
+    if method == "draft_model" and draft is not None:
+        return draft.weights_bytes / ranks.tp
     if not model.layers:
         return 0.0
     dense = min(model.layers, key=lambda kind: (kind.experts is not None, -kind.parameters))

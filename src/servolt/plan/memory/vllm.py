@@ -32,6 +32,7 @@ NO_LIMIT = 2**31  # blocks of a stage that keeps nothing of a token
 # 1.6 GiB to spare by all that was logged (vllm 0.19.0).
 LATER_BYTES = 1.7 * GIB
 
+PART_TOKENS = 16_384
 SLOW_GROUP_SHARE = 0.35  # assumed: NCCL's buffers without those of custom collectives
 
 
@@ -123,11 +124,14 @@ def _batch(case: Case) -> _Batch:
         if case.visible.bytes >= tier["above_gib"] * GIB and not any(word in names for word in tier["except"])
     )
     times = 2 if argument(deployment, "performance_mode") == "throughput" else 1
+    if accelerator.kind == "cpu":
+        tier, times = case.profile.value("cpu_batch"), case.ranks.tp * case.ranks.pp
     requests = deployment.max_num_seqs or tier["max_num_seqs"] * times
     tokens = deployment.max_num_batched_tokens
     if tokens is None:
         tokens = tier["max_num_batched_tokens"] * times
-        if deployment.enable_chunked_prefill is False:
+        whole = case.context < case.profile.number("chunks_from_tokens") and not deployment.enable_chunked_prefill
+        if whole or deployment.enable_chunked_prefill is False:
             tokens = max(tokens, case.context)
         tokens = min(tokens, requests * case.context)
     return _Batch(tokens, min(requests, tokens))
@@ -168,7 +172,16 @@ def _stage(case: Case, batch: _Batch, weights: StageWeights, number: int, stages
     counted = [term for name, term in terms.items() if name != "graph"]
     if graphs is not None and profile.flag("graphs_subtracted"):
         counted.append(terms["graph"] if "graph" in known else graphs[1])
-    return _left(case, terms, counted, known.get("kv_cache", case.deployment.kv_cache_memory_bytes))
+    stated = known.get("kv_cache", case.deployment.kv_cache_memory_bytes)
+    return _left(case, terms, counted, _of_processor(case) if stated is None else stated)
+
+
+def _of_processor(case: Case) -> float | None:
+    """The pool on a processor; None on devices that share what the rest leaves."""
+    if case.accelerator.kind != "cpu":
+        return None
+    pool: Mapping[str, float] = case.profile.value("cpu_pool")
+    return pool["gib"] * GIB + pool["share"] * case.visible.bytes
 
 
 def _left(case: Case, terms: dict[TermName, Term], counted: Sequence[Term], stated: float | Term | None) -> _Stage:
@@ -201,7 +214,10 @@ def _activation(case: Case, batch: _Batch, weights: StageWeights, width: float, 
     has_experts = any(kind.experts is not None for kind in kinds)
     sides = 0.0 if first and last else 0.05  # what stages hand on was seen less exactly
     tolerance = (0.03 * peak.bytes + GIB * (0.04 + 0.2 * has_experts + 0.15 * has_images + sides)) * width
-    return around(peak.bytes, tolerance, tolerance, peak.formula)
+    # Tokens of all replicas may pass the experts in parts of 16,384 (VLLM_FUSED_MOE_CHUNK_SIZE), or all at once.
+    gathers = case.ranks.ep > 1 and case.ranks.dp > 1
+    parted = max(0.0, 1 - PART_TOKENS / (batch.tokens * case.ranks.dp)) if gathers else 0.0
+    return around(peak.bytes, tolerance + parted * peak.kept, tolerance, peak.formula)
 
 
 def _overhead(case: Case, width: float) -> Term:
@@ -221,7 +237,7 @@ def _overhead(case: Case, width: float) -> Term:
 def _graphs(case: Case, batch: _Batch, layers: int, width: float) -> tuple[Term, Term] | None:
     """What the graphs take, and what the engine estimates that they will."""
     largest = case.deployment.max_cudagraph_capture_size
-    if case.deployment.enforce_eager or largest == 0:
+    if case.deployment.enforce_eager or largest == 0 or case.accelerator.kind == "cpu":
         return None
     if largest is None:
         packed = any(part.dtype == "mxfp4" for kind in case.shape.kinds for part in kind.parts)
