@@ -65,6 +65,7 @@ def test_figures_that_do_not_go_together_are_refused(figures: dict[str, Any]) ->
         ("someone/thing-1.5T-A80B", 1.5e12, 80e9),
         ("Llama-4-Scout-17B-16E-Instruct", 109e9, 17e9),
         ("Qwen3 30B A3B", 30e9, 3e9),
+        ("SmallThinker-4BA0.6B-Instruct", 4e9, 0.6e9),
     ],
 )
 def test_a_name_states_a_size(name: str, params: float, active: float | None) -> None:

@@ -171,7 +171,12 @@ def _of_family(text: _Text) -> Likely | None:
     if not whole:
         return None
     family = max(whole)[1]
-    return _sized([one for one in models() if one.family == family], None, f"of the family {family}")
+    members = [one for one in models() if one.family == family]
+    said = {word for one in members for word in words_of_name(one.name)}
+    if any(word in TELLING and word not in said for word in text.words):  # another kind of theirs: Nemotron Ultra
+        makers = [one for one in models() if words_of_name(one.name)[0] in text.words]
+        return _sized(makers, None, "of the same makers") if len(makers) > 1 else None
+    return _sized(members, None, f"of the family {family}")
 
 
 def _of_kind(text: _Text) -> Likely | None:

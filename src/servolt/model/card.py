@@ -26,8 +26,8 @@ _TIMES = re.compile(rf"(?<![\w.])(\d+)x{_NUMBER}([bm])(?![a-z0-9])", re.I)
 _SHARE_OF_TIMES, _CHOSEN = 0.82, 2
 # Llama 4's kind: 17B-16E is 17 B for a token, of 16 experts of which one is chosen; 109 B and 400 B in all.
 _EXPERTS = re.compile(rf"(?<![\w.]){_NUMBER}b[-_ ](\d+)e(?![a-z0-9])", re.I)
-_ACTIVE = re.compile(rf"(?<![a-z0-9.])a{_NUMBER}([bm])(?![a-z0-9])", re.I)
-_WHOLE = re.compile(rf"(?<![a-z0-9.]){_NUMBER}\s?([mbt])(?![a-z0-9])", re.I)
+_ACTIVE = re.compile(rf"(?:(?<![a-z0-9.])|(?<=\db))a{_NUMBER}([bm])(?![a-z0-9])", re.I)  # A3B, and 4BA0.6B
+_WHOLE = re.compile(rf"(?<![a-z0-9.]){_NUMBER}\s?([mbt])(?:(?![a-z0-9])|(?=a\d))", re.I)
 
 
 def size_in(name: str) -> Size | None:

@@ -31,7 +31,7 @@ def outside_layers(fields: Fields, layers: int) -> list[Weight]:
     if narrow:
         vocabulary = fields.size("vocab_size_per_layer_input", fields.least("vocab_size"))
         weights += [
-            vector("embed_tokens_per_layer", vocabulary * layers * narrow, "embedding", "vocab"),
+            matrix("embed_tokens_per_layer", "embedding", vocabulary, layers * narrow, "vocab")._replace(linear=False),
             matrix("per_layer_model_projection", "other", layers * narrow, hidden, "none")._replace(linear=False),
             vector("per_layer_projection_norm", narrow, "norm", "none"),
         ]

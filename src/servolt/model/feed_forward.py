@@ -28,9 +28,9 @@ def dense(fields: Fields, family: Family, layer: int, width: int | None = None) 
 
 
 def dense_width(fields: Fields, family: Family, layer: int) -> int:
-    """Llama 4 and MiniMax-M3 name the width of dense layers apart from that of experts."""
+    """Llama 4, MiniMax-M3 and Cohere's mixture name the width of dense layers apart from that of experts."""
     hidden = fields.least("hidden_size")
-    for key in ("intermediate_size_mlp", "dense_intermediate_size"):
+    for key in ("intermediate_size_mlp", "dense_intermediate_size", "prefix_dense_intermediate_size"):
         if fields.has(key):
             return fields.size(key)
     ratios = fields.get("ffn_multipliers")  # OpenELM's, one for each layer, to the next multiple of ffn_dim_divisor

@@ -58,6 +58,7 @@ IGNORED = {
         "linear_dt_init_floor"
     ),
     "said by others that count": (
+        "gating use_attn_output_gate "
         "qk_head_dim num_key_value_heads head_dim global_attn_every_n_layers sliding_window_pattern "
         "interleave_moe_layer_step intermediate_size_mlp no_rope_layers first_k_dense_replace decoder_sparse_step "
         "mlp_only_layers moe_layer_freq full_attention_interval max_window_layers cache_implementation "

@@ -81,9 +81,9 @@ class Scheme:
 
 
 def _tensor(weight: Weight, *, tied: bool) -> str:
-    """What llama.cpp calls it. A tied embedding serves as head and is stored like one."""
+    """What llama.cpp calls it. A tied embedding serves as head and is stored like one; one for each layer doesn't."""
     if weight.component == "embedding":
-        return "output" if tied else "token_embd"
+        return "output" if tied and not weight.module.endswith("per_layer") else "token_embd"
     if weight.component == "output":
         return "output"
     last = weight.module.rpartition(".")[2]

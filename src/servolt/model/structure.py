@@ -141,7 +141,7 @@ def _attention(
     if has_latent(fields):
         return _with_latent(fields, family, number, common, others)
     heads = heads_of(fields, mixer, number)
-    weights = grouped_query(fields, family, heads, mixer, shares_kv=shares_kv)
+    weights = grouped_query(fields, family, heads, mixer)
     return Layer(_grouped(fields, mixer, heads, common, shares_kv=shares_kv), (*weights, *others))
 
 

@@ -48,6 +48,9 @@ SHORT_NAMES: Mapping[str, str] = {
     "fp16": "float16",
     "f32": "float32",
     "fp32": "float32",
+    "q8": "q8_0",  # as people write llama.cpp's and its kin's
+    "q5": "q5_0",
+    "q4": "q4_0",
 }
 
 SCALE_BYTES = 4  # of one token and head, where a format says so
