@@ -50,6 +50,16 @@ METRICS: dict[str, Metric] = {
     "saturation_concurrency": Metric(
         "streams", "higher", "Streams beyond which more gain nothing: by KV capacity, batch limit or the SLO."
     ),
+    "saturation_request_rate": Metric(
+        "requests/s", "higher", "Requests per second that can leave: beyond it the queue grows, or the SLO breaks."
+    ),
+    "kv_concurrency": Metric(
+        "requests", "higher", "Requests of the workload's lengths that the KV cache holds at once."
+    ),
+    "utilisation": Metric("share", "neither", "Share of the time in which a device of the deployment has work."),
+    "idle_energy_share": Metric("share", "lower", "Share of the joules that devices draw while they have no work."),
+    "queue_time": Metric("s", "lower", "From the arrival of a request until it has a place in the batch."),
+    "preemptions": Metric("per request", "lower", "Times that a request loses its place since the KV cache is full."),
     "power": Metric("W", "lower", "Mean power of all devices of the deployment under the load."),
     "cost_per_hour": Metric("USD/h", "lower", "Price of all devices of the deployment."),
     "cost_per_million_output_tokens": Metric("USD", "lower", "Price of the devices per million output tokens."),

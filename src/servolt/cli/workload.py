@@ -89,7 +89,12 @@ def _workload(given: dict[str, Any]) -> "Workload":
     elif "request_rate" in fields:
         fields.setdefault("arrival", "poisson")
     base = read_file(Workload, file).model_dump(exclude_unset=True) if file else {}
-    return Workload.from_plain({"concurrency": (1, 4), **base, **fields})
+    said = {**base, **fields}
+    if "concurrency" in fields or "request_rate" in fields:  # a flag's kind of load takes the place of the file's
+        of_load = ("arrival", "concurrency", "request_rate", "max_concurrency", "burst_size", "arrival_cv", "trace")
+        said = {name: value for name, value in said.items() if name not in of_load or name in fields}
+    is_open = said.get("request_rate") or said.get("arrival", "closed") != "closed"
+    return Workload.from_plain(said if is_open else {"concurrency": (1, 4), **said})
 
 
 def _whole(level: float) -> int:

@@ -38,7 +38,7 @@ ENERGY_METRICS = ("energy_per_output_token", "energy_per_request")
 APART = ("load_time", "resident_memory", "saturation_concurrency", "cost_per_hour")
 
 Factors = Callable[[str], tuple[float, float]]  # of a metric: P10 and P90, as factors on its value
-Power = Callable[[Steady], float]
+Power = Callable[[Steady], float]  # of all devices at work
 
 
 class At(NamedTuple):
@@ -49,6 +49,8 @@ class At(NamedTuple):
     output_len: float
     shares: Mapping[str, float]
     request_rate: float | None = None
+    busy: float = 1.0  # share of the devices' time with work
+    idle_w: float = 0.0  # of all devices, were none at work
 
 
 class Interval(NamedTuple):
@@ -223,6 +225,11 @@ def _seen(point: KnownPoint, load: At, factors: Factors, power_w: Power | None) 
     elif metric in ENERGY_METRICS:
         per_token = value / (load.output_len if metric == "energy_per_request" else 1.0)
         metric, value, noise = "power", per_token * load.state.output_throughput, 2 * REPEAT_SPREAD
+    if metric == "power" and load.busy < 1.0:
+        value, waiting_w = value / max(load.busy, 1e-9), (1.0 - load.busy) * load.idle_w
+        value -= waiting_w / max(load.busy, 1e-9)  # of the mean, what is drawn at work
+        if value * load.busy < waiting_w:
+            return None  # most of it is drawn while nothing is done
     predicted = _predicted(metric, load.state, power_w)
     if predicted is None or not predicted > 0:
         return None

@@ -16,7 +16,7 @@ from servolt.plan.memory import Budget
 from servolt.plan.verdict import Fix, Verdict
 from servolt.workload import Workload
 
-__all__ = ["Figure", "Plan", "StepTerm", "figures_of"]
+__all__ = ["CurvePoint", "Figure", "Plan", "StepTerm", "figures_of"]
 
 
 class StepTerm(Value):
@@ -26,6 +26,17 @@ class StepTerm(Value):
     seconds: float
     share: float
     formula: str
+
+
+class CurvePoint(Value):
+    """What one number of streams gives, and the rate of requests at which so many are in flight."""
+
+    concurrency: float
+    request_rate: float
+    output_throughput: float
+    ttft: float
+    tpot: float
+    power: float | None = None
 
 
 class Figure(Value):
@@ -60,6 +71,9 @@ class Plan(Document):
     estimates: tuple[Estimate, ...] = Field(description="all statistics at all load points")
     step: tuple[StepTerm, ...] = Field(description="where a decode step at the first load point spends its time")
     bottleneck: str = Field(description="the largest addend of that step")
+    throughput_curve: tuple[CurvePoint, ...] = Field(
+        (), description="throughput against concurrency and against request rate, up to saturation"
+    )
     calibration: str = Field(description="what the speeds rest on, in words")
     basis: Basis = Field(description="the weakest basis among the speeds")
     command: Command | None = Field(None, description="the very command that serve starts")

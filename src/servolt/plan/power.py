@@ -21,7 +21,7 @@ def power_w(law: RooflineLaw, state: Steady, accelerator: Accelerator) -> float:
     table = _constants()
     context = (state.total_throughput - state.output_throughput / 2) / state.request_throughput
     read_s, compute_s = law.busy_s(state.running / law.work.replicas, context)
-    token_s = state.concurrency / state.output_throughput
+    token_s = min(state.concurrency, state.running) / state.output_throughput  # of those that wait nothing is computed
     busy = table["memory"] * min(1.0, read_s / token_s) + table["arithmetic"] * math.sqrt(min(1.0, compute_s / token_s))
     share = table["floor"] + (1 - table["floor"]) * (1 - math.exp(-busy))
     return (accelerator.tdp_w or 0.0) * accelerator.count * share

@@ -7,6 +7,7 @@ from servolt.deployment import Deployment
 from servolt.gpu import Accelerator
 from servolt.model import Model
 from servolt.plan.cost import Economy, costs_of
+from servolt.plan.idle import busy_share, draw_of
 from servolt.plan.memory.budget import Budget
 from servolt.plan.power import power_w
 from servolt.plan.remedies import verdict_of
@@ -146,7 +147,10 @@ class Scorer:
         if isinstance(state, Miss):
             return Outcome(place, candidate, room, load, None, None, None, None, (state,), state.excess)
         accelerator = candidate.accelerator
-        watts = None if accelerator.tdp_w is None else power_w(law, state, accelerator)
+        watts = None
+        if accelerator.tdp_w is not None:
+            share = busy_share(law, self._workload, state.concurrency, state.running)
+            watts = draw_of(law, accelerator, power_w(law, state, accelerator), share).mean_w
         hourly = per_million = None
         if (economy := self._economies.get(accelerator.name)) is not None:
             costs = costs_of(economy, watts, state.output_throughput, accelerator.count)

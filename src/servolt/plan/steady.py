@@ -201,8 +201,12 @@ def at_request_rate(
     request_rate: float,
     kv_cache_tokens: float | None = None,
     max_num_seqs: float | None = None,
+    max_concurrency: float | None = None,
 ) -> Steady | None:
-    """The state in which requests leave as fast as they come; None where they come faster than they can leave."""
+    """The state in which requests leave as fast as they come; None where they come faster than they can leave.
+
+    `max_concurrency` is of the client, which sends no more at the same time.
+    """
 
     def state(streams: float) -> Steady:
         return steady(
@@ -221,7 +225,9 @@ def at_request_rate(
         kv_cache_tokens=kv_cache_tokens,
         max_num_seqs=max_num_seqs,
     ).concurrency
-    low, high = 0.0, 1.0
+    if max_concurrency is not None:
+        most = min(most, max_concurrency)
+    low, high = 0.0, min(1.0, most)
     while high < most and state(high).request_throughput < request_rate:
         low, high = high, min(2.0 * high, most)
     if state(high).request_throughput < request_rate:

@@ -44,6 +44,8 @@ def plan_for(
     `model` is what the deployment's name stands for, where that is known already. Raises ModelNotFoundError,
     ModelFileError, InvalidInputError, StorageError.
     """
+    if not workload.is_plain and (workload.max_concurrency is None or workload.arrival in ("burst", "gamma", "trace")):
+        raise InvalidInputError("such a workload can't be planned yet.", "Give numbers for the lengths.")
     if deployment.hardware is None or deployment.hardware.accelerator is None:
         if measured:
             raise InvalidInputError(

@@ -91,7 +91,12 @@ async def measure_side_by_side(
     Raises InvalidInputError, ModelNotFoundError, EngineError, StorageError. When an engine dies, or the study is
     cancelled, the blocks that every deployment has completed are kept; the error says so.
     """
-    study = _Study(deployments, workload, folders, slo, load_timeout_s, on_step)
+    if not workload.is_plain:
+        raise InvalidInputError(
+            "a measurement sends requests of one length, in a closed loop or at a constant or Poisson rate.",
+            "Give numbers for the lengths and one of those arrivals; `servolt plan` takes the others.",
+        )
+    study = _Study(deployments, workload, folders, slo or workload.slo, load_timeout_s, on_step)
     try:
         await study.measure()
     except (EngineError, asyncio.CancelledError) as failure:

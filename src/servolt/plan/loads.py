@@ -1,0 +1,328 @@
+"""What a deployment on accelerators shows at each load of a workload: the state, and the figures that follow."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from servolt.deployment import Deployment
+from servolt.document import Problem
+from servolt.gpu import Accelerator
+from servolt.metrics import METRICS, Basis, Estimate
+from servolt.model import Model
+from servolt.plan.adjustment import Adjustment, At, adjustment, at
+from servolt.plan.correction import KnownPoint, Shift
+from servolt.plan.cost import Economy, costs_of
+from servolt.plan.idle import Draw, busy_share, draw_of, idle_w
+from servolt.plan.memory import Budget
+from servolt.plan.plan import CurvePoint, StepTerm
+from servolt.plan.power import power_w
+from servolt.plan.roofline import roofline_of
+from servolt.plan.spreads import factors_of
+from servolt.plan.steady import Saturation, Steady, at_request_rate, load_time_s, saturation, steady
+from servolt.workload import LoadPoint, Slo, Workload
+
+__all__ = ["Load", "LoadPlanner"]
+
+LEVEL = 0.8  # of all intervals: from P10 to P90
+METHOD = "P10 and P90 of the errors of such deployments that were left out of the fit, rounded"
+# Of these no errors were measured.
+BY_HAND = frozenset(
+    {
+        *("load_time", "energy_per_output_token", "energy_per_request", "saturation_concurrency"),
+        *("saturation_request_rate", "kv_concurrency", "utilisation", "idle_energy_share"),
+    }
+)
+BY_HAND_METHOD = "a width set by hand: no errors of this figure were measured"
+# Whose power is mostly what waits, no error of a roofline tells how far it is off.
+WITH_IDLE = frozenset({"power", "energy_per_output_token", "energy_per_request"})
+RATES = frozenset({"request_throughput", "output_throughput", "total_throughput"})
+CURVE_STEP = 2.0  # each point of the curve has so many times the streams of the one before
+
+
+class Load(NamedTuple):
+    """The uncorrected state at one load. Where requests come faster than they can leave, `offered` is their rate and
+    the state is the fastest there is."""
+
+    at: At
+    offered: float | None = None
+
+
+class _Figure(NamedTuple):
+    metric: str
+    value: float | None
+    reason: str | None = None
+    statistic: str | None = None
+    method: str | None = None
+
+
+class LoadPlanner:
+    """What all load points of one plan share."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        model: Model,
+        accelerator: Accelerator,
+        workload: Workload,
+        memory: Budget,
+        economy: Economy | None,
+        slo: Slo | None,
+    ) -> None:
+        self._deployment, self._model, self._accelerator = deployment, model, accelerator
+        self._workload, self._memory, self._economy = workload, memory, economy
+        self._slo = slo or workload.slo
+        self._law = roofline_of(deployment, model, accelerator)
+        self._tokens = float(memory.kv_cache_tokens) if memory.kv_cache_tokens else None
+        self._idle_w = idle_w(accelerator)[0]
+        self._loads: dict[LoadPoint, Load] = {}
+
+    def load(self, point: LoadPoint) -> Load:
+        """Of the plan's own workload."""
+        if point not in self._loads:
+            self._loads[point] = self._load(self._workload, point)
+        return self._loads[point]
+
+    def _load(self, workload: Workload, point: LoadPoint) -> Load:
+        if point.request_rate is None:
+            return Load(self._at(workload, self._closed(workload, float(point.concurrency or 1))))
+        state = at_request_rate(
+            self._law,
+            input_len=float(workload.input_len),
+            output_len=float(workload.output_len),
+            request_rate=point.request_rate,
+            kv_cache_tokens=self._tokens,
+            max_num_seqs=float(self._memory.max_num_seqs),
+            max_concurrency=workload.max_concurrency,
+        )
+        if state is not None:
+            return Load(self._at(workload, state, point.request_rate))
+        most = min(self._most(workload).concurrency, workload.max_concurrency or float("inf"))
+        return Load(self._at(workload, self._closed(workload, most)), point.request_rate)
+
+    def _at(self, workload: Workload, state: Steady, request_rate: float | None = None) -> At:
+        found = at(self._law, state, workload, request_rate)
+        return found._replace(busy=self._draw(workload, found, state, 0.0).busy, idle_w=self._idle_w)
+
+    def _draw(self, workload: Workload, load: At, state: Steady, busy_w: float) -> Draw:
+        """A closed loop, and an open one that is too fast, are never without requests."""
+        if load.request_rate is None and workload.arrival != "closed":
+            share = 1.0
+        else:
+            share = busy_share(self._law, workload, state.concurrency, state.running)
+        return draw_of(self._law, self._accelerator, busy_w, share)
+
+    def _closed(self, workload: Workload, concurrency: float) -> Steady:
+        return steady(
+            self._law,
+            input_len=float(workload.input_len),
+            output_len=float(workload.output_len),
+            concurrency=concurrency,
+            kv_cache_tokens=self._tokens,
+            max_num_seqs=float(self._memory.max_num_seqs),
+        )
+
+    def _most(self, workload: Workload, slo: Slo | None = None) -> Saturation:
+        return saturation(
+            self._law,
+            input_len=float(workload.input_len),
+            output_len=float(workload.output_len),
+            kv_cache_tokens=self._tokens,
+            max_num_seqs=float(self._memory.max_num_seqs),
+            slo=slo,
+        )
+
+    def adjustment(self, points: Sequence[KnownPoint], shifts: Mapping[str, Shift] | None) -> Adjustment:
+        return adjustment(
+            points,
+            self._holding,
+            self._factors,
+            power_w=lambda state: power_w(self._law, state, self._accelerator),
+            shifts=shifts,
+        )
+
+    def _holding(self, workload: Workload) -> At | None:
+        """None where requests come faster than they can leave: nothing there repeats."""
+        load = self._load(workload, workload.points[0])
+        return load.at if load.offered is None else None
+
+    def estimates(self, point: LoadPoint, learnt: Adjustment) -> Iterator[Estimate]:
+        load = self.load(point)
+        for one in self._figures(load, learnt):
+            yield self._estimate(one, point, load.at, learnt)
+
+    def step(self, load: Load) -> tuple[StepTerm, ...]:
+        """Where a decode step spends its time."""
+        found = load.at
+        sequences = found.state.running / self._law.work.replicas
+        terms = list(self._law.decode_terms(sequences, found.input_len + found.output_len / 2))
+        total = sum(term.seconds for term in terms) or 1.0
+        return tuple(
+            StepTerm(name=term.name, seconds=term.seconds, share=term.seconds / total, formula=term.formula)
+            for term in terms
+            if term.seconds > 0
+        )
+
+    def curve(self, learnt: Adjustment) -> tuple[CurvePoint, ...]:
+        """From one stream to where more gain nothing, doubled at each point."""
+        most, streams, found = self._most(self._workload).concurrency, 1.0, []
+        while True:
+            load = self._at(self._workload, self._closed(self._workload, streams))
+            state = learnt.state(load)
+            watts = power_w(self._law, load.state, self._accelerator) * learnt.factor("power", load)
+            drawn = self._draw(self._workload, load, state, watts).mean_w
+            found.append(
+                CurvePoint(
+                    concurrency=streams,
+                    request_rate=state.request_throughput,
+                    output_throughput=state.output_throughput,
+                    ttft=state.ttft,
+                    tpot=state.tpot,
+                    power=None if self._accelerator.tdp_w is None else drawn,
+                )
+            )
+            if streams >= most:
+                return tuple(found)
+            streams = min(streams * CURVE_STEP, most)
+
+    def overloads(self) -> list[Problem]:
+        """Rates that are more than can be served, each with how much is."""
+        found = []
+        for point in self._workload.points:
+            load = self.load(point)
+            if load.offered is not None:
+                most = load.at.state.request_throughput
+                found.append(_overloaded(load.offered, most, self._limit()))
+        return found
+
+    def _limit(self) -> str:
+        cap = self._workload.max_concurrency
+        most = self._most(self._workload)
+        if cap is not None and cap < most.concurrency:
+            return f"the client's cap of {cap} requests in flight"
+        return most.limit.replace("_", " ")
+
+    def _figures(self, load: Load, learnt: Adjustment) -> Iterator[_Figure]:
+        state = learnt.state(load.at)
+        yield from self._times(load, state)
+        yield _Figure("output_throughput", state.output_throughput)
+        yield _Figure("request_throughput", state.request_throughput)
+        yield _Figure("total_throughput", state.total_throughput)
+        if load.at.output_len > 1:
+            yield _Figure("tpot", state.tpot)
+            yield _Figure("itl", state.itl)
+            yield _Figure("decode_throughput", state.running / state.tpot)
+        yield _Figure("prefill_throughput", state.prefill_throughput)
+        yield from self._limits(learnt)
+        rank = self._memory.fullest
+        yield _Figure("load_time", load_time_s(self._deployment.engine, float(rank.weights_bytes * rank.ranks)))
+        yield from self._power(load, state, learnt)
+
+    def _times(self, load: Load, state: Steady) -> Iterator[_Figure]:
+        """Of an overload, only what does not grow without end."""
+        endless = None
+        if load.offered is not None and self._workload.max_concurrency is None:
+            over = load.offered - state.request_throughput
+            endless = (
+                f"requests come faster than they can leave, {load.offered:.4g} and {state.request_throughput:.4g} each "
+                f"second: the queue grows by {over:.4g} of them, and with it the time to the first token"
+            )
+        sent = None
+        if load.offered is not None and endless is None:
+            sent = "from when the client sends it: requests wait in the client as long as the load lasts"
+        yield _Figure("ttft", None if endless else state.ttft, endless or sent)
+        yield _Figure("ttft_cold", state.ttft_cold)
+        yield _Figure("e2el", None if endless else state.e2el, endless or sent)
+
+    def _limits(self, learnt: Adjustment) -> Iterator[_Figure]:
+        """Where more streams gain nothing, and the rate that comes to."""
+        most = self._most(self._workload, self._slo)
+        reason = f"bound by {most.limit.replace('_', ' ')}"
+        yield _Figure("saturation_concurrency", most.concurrency, reason)
+        if most.concurrency > 0:
+            there = learnt.state(self._at(self._workload, self._closed(self._workload, most.concurrency)))
+            yield _Figure("saturation_request_rate", there.request_throughput, reason)
+
+    def _power(self, load: Load, state: Steady, learnt: Adjustment) -> Iterator[_Figure]:
+        watts, found = None, load.at
+        busy = self._draw(self._workload, found, state, 0.0).busy
+        yield _Figure("utilisation", busy)
+        if self._accelerator.tdp_w is None:
+            yield _Figure("power", None, f"the power limit of {self._accelerator.name} is not known")
+        else:
+            busy_w = power_w(self._law, found.state, self._accelerator) * learnt.factor("power", found)
+            draw = self._draw(self._workload, found, state, busy_w)
+            watts = draw.mean_w
+            yield _Figure("power", watts, self._waits(draw))
+            yield _Figure("energy_per_output_token", watts / state.output_throughput)
+            yield _Figure("energy_per_request", watts / state.request_throughput)
+            yield _Figure("idle_energy_share", draw.idle_share)
+        if self._economy is not None:
+            costs = costs_of(self._economy, watts, state.output_throughput, self._accelerator.count)
+            for metric, value in costs.items():
+                yield _Figure(metric, value, self._economy.source)
+
+    def _waits(self, draw: Draw) -> str | None:
+        if draw.busy == 1.0:
+            return None
+        return (
+            f"{draw.busy:.4g} of the time at {draw.busy_w:.5g} W with work, the rest at {draw.idle_w:.4g} W "
+            f"({idle_w(self._accelerator)[1]}): {draw.idle_share:.1%} of the joules are idle".replace("%", " %")
+        )
+
+    def _estimate(self, one: _Figure, point: LoadPoint, load: At, learnt: Adjustment) -> Estimate:
+        basis: Basis = "formula"
+        low = high = None
+        if one.metric == "cost_per_hour":
+            basis, low, high = "exact", one.value, one.value  # a price is what it is
+        elif one.value is not None:
+            found = learnt.interval(one.metric, load)
+            factors = found.low, found.high
+            if one.metric in WITH_IDLE and load.busy < 1.0:
+                factors = Draw(power_w(self._law, load.state, self._accelerator), load.idle_w, load.busy).interval(
+                    *factors
+                )
+            basis, low, high = found.basis, one.value * factors[0], one.value * factors[1]
+            low, high = self._bounded(one.metric, one.value, load, low, high)
+        return Estimate(
+            metric=one.metric,
+            value=one.value,
+            low=low,
+            high=high,
+            unit=METRICS[one.metric].unit,
+            basis=basis,
+            statistic=one.statistic,
+            concurrency=point.concurrency,
+            request_rate=point.request_rate,
+            level=LEVEL,
+            method=one.method or (BY_HAND_METHOD if one.metric in BY_HAND else METHOD),
+            reason=one.reason,
+        )
+
+    def _bounded(self, metric: str, value: float, load: At, low: float, high: float) -> tuple[float, float]:
+        """What comes is what leaves, as long as it can; a share is at most 1, and of a closed loop what it is."""
+        if metric == "utilisation" and load.request_rate is None:
+            return value, value
+        if METRICS[metric].unit == "share":
+            return low, min(high, 1.0)
+        if metric in RATES and load.request_rate is not None:
+            least = self._most_rate() * low / value
+            return value * min(1.0, least / load.request_rate), value
+        return low, high
+
+    def _most_rate(self) -> float:
+        """Requests/s that can leave."""
+        most = self._most(self._workload).concurrency
+        most = min(most, self._workload.max_concurrency or most)
+        return self._closed(self._workload, most).request_throughput
+
+    def _factors(self, metric: str) -> tuple[float, float]:
+        return factors_of(metric, self._deployment, self._model, self._accelerator)
+
+
+def _overloaded(offered: float, most: float, limit: str) -> Problem:
+    return Problem(
+        code="overload",
+        severity="warning",
+        message=f"{offered:.4g} requests/s are {offered / most:.3g} times the {most:.4g} that can leave, bound by "
+        f"{limit}: throughput, power and energy are the fullest load's, and the queue grows for as long as it lasts.",
+        remedy=f"Send at most {most:.4g} requests/s, or serve with more devices.",
+    )
