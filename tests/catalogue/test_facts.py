@@ -7,6 +7,7 @@ import pytest
 from servolt.catalogue import accelerators, check, find_accelerator, find_model_entry, grid_intensity, models, prices
 from servolt.catalogue.checks import problems_of
 from servolt.catalogue.rows import KINDS, Entry, number, shipped
+from servolt.model.quantization import words_of
 
 GIB = 2**30
 
@@ -124,3 +125,10 @@ def test_a_grid_is_found_by_code_name_and_cloud_region() -> None:
     assert grid_intensity("us-east-1") == grid_intensity("aws:us-east-1")
     assert grid_intensity("us-east1").region == "gcp:us-east1"
     assert grid_intensity("Singapore").region == "SGP"
+
+
+def test_a_model_s_own_name_says_no_format_that_its_config_does_not_have() -> None:
+    """Else the plain name would be planned in the format of a copy."""
+    for entry in models():
+        stored = entry.config.get("quantization_config") or entry.config.get("compression_config")
+        assert stored or words_of(entry.hub_id) in (None, "bfloat16", "bf16") or words_of(entry.name), entry.hub_id

@@ -251,3 +251,49 @@ def test_the_totals_are_sums_and_lie_within_their_bounds() -> None:
     assert rank.total_bytes == sum(term.bytes for term in rank.terms.values())
     assert rank.low_bytes <= rank.total_bytes <= rank.high_bytes
     assert rank.available_bytes == pytest.approx(78.68 * GIB, rel=0.001)  # "Initial free memory" of the same log
+
+
+def test_a_latent_is_tried_with_eight_requests_of_full_length_up_to_65_536_tokens() -> None:
+    """vllm 0.19.0 mla_attention.py determine_chunked_prefill_workspace_size; 16 heads of 128 + 128 in bf16."""
+    asked: Any = {"max_num_seqs": 64, "max_num_batched_tokens": 2048, "enforce_eager": True}
+    short, long, longer = (
+        vllm(kimi_vl_text(), max_model_len=size, **asked).per_rank[0].activation_bytes for size in (4096, 8192, 32_768)
+    )
+
+    assert long - short == pytest.approx(32_768 * 16 * 256 * 2, rel=0.01)
+    assert longer == long
+
+
+def test_with_an_indexer_entries_are_gathered_and_nothing_is_projected_up() -> None:
+    """flashmla_sparse of vLLM: room for 5 requests of full length, 576 x 2 B each: 900 MiB at 163,840 tokens."""
+    base = kimi_vl_text()
+    kinds = tuple(kind.model_copy(update={"mixer": "dsa", "index_head_dim": 128}) for kind in base.layers)
+    sparse = base.model_copy(update={"layers": kinds, "max_position_embeddings": 163_840})
+    short, long = (
+        vllm(sparse, max_model_len=size, enforce_eager=True).per_rank[0].activation_bytes for size in (8192, 163_840)
+    )
+
+    assert long - short == pytest.approx(5 * (163_840 - 8192) * 576 * 2, rel=0.01)
+
+
+def test_chunks_of_attention_keep_all_tokens_where_the_version_has_no_groups_for_them() -> None:
+    """Llama 4 in vLLM from 0.10 to 0.12, and with EAGLE in any: pull request 21761."""
+    base = llama_3_1_8b()
+    full = base.layers[0].model_copy(update={"count": 8})
+    chunked = full.model_copy(update={"count": 24, "mixer": "chunked", "window": 8192})
+    model = base.model_copy(update={"layers": (chunked, full), "layer_order": (0, 0, 0, 1) * 8})
+    eagle: Any = {"method": "eagle", "num_speculative_tokens": 2}
+    common: Any = {"max_model_len": 131_072, "kv_cache_memory_bytes": 40 * GIB}
+    old, new, drafting, off = (
+        vllm(model, engine_version=version, **common, **more).max_concurrency
+        for version, more in (
+            ("0.11.2", {}),
+            ("0.19.0", {}),
+            ("0.19.0", {"speculative_config": eagle}),
+            ("0.19.0", {"engine_args": {"disable_hybrid_kv_cache_manager": True}}),
+        )
+    )
+
+    assert old == off == pytest.approx(40 * GIB / (131_072 * 131_072), rel=0.001)
+    assert drafting < old
+    assert new > 2 * old

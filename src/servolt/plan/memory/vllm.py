@@ -18,7 +18,7 @@ from servolt.plan.memory.case import Case, case_of
 from servolt.plan.memory.kv import dtype_bytes
 from servolt.plan.memory.loading import loaded_extra
 from servolt.plan.memory.profiles import Profile
-from servolt.plan.memory.settings import AUTO, argument, has_fast_link
+from servolt.plan.memory.settings import AUTO, argument, flag, has_fast_link
 from servolt.plan.memory.sharding import GIB, StageWeights, weights_of_rank
 from servolt.plan.memory.terms import Known, around, bytes_of, measured, spread, weights_term
 from servolt.plan.memory.vllm_pages import Pages, Request, logged_tokens, longest_request, pages_of
@@ -153,7 +153,20 @@ def _request(case: Case, batch: _Batch) -> Request:
         kv_cache_dtype=case.kv_cache_dtype,
         state_dtype=case.state_dtype("mamba_ssm_cache_dtype"),
         drafted=case.drafted,
+        hybrid_groups=_has_groups(case),
     )
+
+
+def _has_groups(case: Case) -> bool:
+    """Whether layers with a window give back what they have left behind; else they keep all tokens."""
+    if flag(case.deployment, "disable_hybrid_kv_cache_manager"):
+        return False
+    chunked = any(kind.mixer == "chunked" for kind in case.shape.kinds)
+    speculation = case.deployment.speculative_config
+    drafts = speculation is not None and speculation.method in ("eagle", "eagle3")
+    if chunked and (drafts or not case.profile.flag("chunked_groups")):
+        return False
+    return case.profile.flag("hybrid_groups")
 
 
 def _stage(case: Case, batch: _Batch, weights: StageWeights, number: int, stages: int) -> _Stage:
@@ -208,7 +221,8 @@ def _weights(case: Case, weights: StageWeights) -> Term:
 def _activation(case: Case, batch: _Batch, weights: StageWeights, width: float, *, first: bool, last: bool) -> Term:
     limits = case.deployment.limit_mm_per_prompt
     has_images = any(part.component == "vision" for part in case.model.parts) and (not limits or any(limits.values()))
-    run = Run(batch.tokens, batch.requests, dtype_bytes(case.dtype), has_images)
+    block = case.deployment.block_size or int(case.profile.number("block_size"))
+    run = Run(batch.tokens, batch.requests, dtype_bytes(case.dtype), has_images, case.context, block)
     kinds = [case.shape.kinds[kind] for kind in sorted(set(case.shape.order[weights.start : weights.end]))]
     peak = peak_of(case.model, kinds, case.ranks, run, case.profile, first=first, last=last)
     has_experts = any(kind.experts is not None for kind in kinds)

@@ -31,6 +31,7 @@ class Request(NamedTuple):
     kv_cache_dtype: str | None
     state_dtype: str | None = None
     drafted: int = 0
+    hybrid_groups: bool = True
 
 
 class Group(NamedTuple):
@@ -66,7 +67,7 @@ def pages_of(
     draft_layers: int = 0,
 ) -> Pages:
     """`draft_layers` are further layers of the last kind of attention, on the last stage: heads that guess tokens."""
-    layers = _layers(kinds, order, request, profile.flag("hybrid_groups"), draft_layers)
+    layers = _layers(kinds, order, request, request.hybrid_groups, draft_layers)
     spans = [*spans[:-1], (spans[-1][0], spans[-1][1] + draft_layers)]
     states = max((layer.fixed_bytes for layer in layers), default=0.0)
     block = request.block_size

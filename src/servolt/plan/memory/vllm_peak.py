@@ -23,9 +23,14 @@ MERGED_PATCHES, PATCH_PIXELS = 4.0, 14 * 14
 LARGE_IMAGE_TOKENS = 16_384
 TOWER_LAYERS, TOWER_RATIO = 27, 3.74
 
-# A layer with a latent is tried with as many cached tokens as its workspace for prefill holds (vllm 0.19.0
-# vllm/model_executor/layers/attention/mla_attention.py).
-LATENT_TOKENS = 65_536
+# A layer with a latent is tried with as many cached tokens as its workspace for prefill holds: eight requests of full
+# length, or four blocks for each, up to so many (vllm 0.19.0 vllm/model_executor/layers/attention/mla_attention.py
+# determine_chunked_prefill_workspace_size).
+LATENT_TOKENS, LATENT_LENGTHS, LATENT_BLOCKS = 65_536, 8, 4
+
+# With an indexer nothing is projected up: the chosen entries are gathered in 16 bits, room for five requests of full
+# length (flashmla_sparse; DeepSeek-V3.2 at 163,840 tokens: 5 x 163,840 x 576 x 2 B = 900 MiB).
+GATHERED_LENGTHS = 5
 
 
 class Run(NamedTuple):
@@ -35,6 +40,8 @@ class Run(NamedTuple):
     requests: int
     dtype_bytes: int
     has_images: bool
+    context: int
+    block_size: int
 
 
 class Peak(NamedTuple):
@@ -57,6 +64,7 @@ def peak_of(
 ) -> Peak:
     """Of a stage that holds layers of these kinds."""
     kept = _expert_buffers(kinds, model, ranks, run, profile)
+    kept += max((_gathered(kind, run) for kind in kinds), default=0.0)
     encoder = _encoder(model, run) if run.has_images and first else _Encoder(0.0, 0.0)
     kept += encoder.kept
     if last:
@@ -97,11 +105,30 @@ def _layer(kind: LayerKind, model: Model, ranks: Ranks, run: Run) -> float:
         router = 2 * kind.experts.num_experts
         mlp = max(mlp, 3 * shared + hidden + router)
     attention = 2 * _projected_width(kind, ranks)
-    latent = 0.0
-    if kind.mixer in ("mla", "dsa"):
-        heads = kind.num_heads / ranks.attention_tp
-        latent = LATENT_TOKENS * heads * (kind.head_dim_k - kind.rope_head_dim + kind.head_dim_v)
+    heads, latent = kind.num_heads / ranks.attention_tp, 0.0
+    if kind.mixer == "mla":
+        latent = _latent_tokens(run) * heads * (kind.head_dim_k - kind.rope_head_dim + kind.head_dim_v)
+    if kind.mixer == "dsa":  # queries and outputs of all heads in the latent
+        latent = run.tokens * heads * (2 * kind.kv_lora_rank + kind.rope_head_dim)
     return float(run.dtype_bytes * (run.tokens * (inputs + max(mlp, attention)) + latent))
+
+
+def _latent_tokens(run: Run) -> int:
+    """
+    >>> _latent_tokens(Run(8192, 1024, 2, False, context=8192, block_size=16))
+    65536
+    >>> _latent_tokens(Run(2048, 64, 2, False, context=4096, block_size=16))
+    32768
+    """
+    wanted = max(LATENT_LENGTHS * run.context, LATENT_BLOCKS * run.requests * run.block_size)
+    return max(min(wanted, LATENT_TOKENS), run.requests * run.block_size)
+
+
+def _gathered(kind: LayerKind, run: Run) -> float:
+    if kind.mixer != "dsa":
+        return 0.0
+    entries = GATHERED_LENGTHS * run.context / max(kind.kv_compression, 1)
+    return entries * (kind.kv_lora_rank + kind.rope_head_dim) * 2.0
 
 
 def _attention_width(kind: LayerKind, ranks: Ranks) -> float:
