@@ -84,7 +84,8 @@ class Configs:
             path = next(iter(alike.values()), None) or (self._with_total(total) if total else None)
         if path is not None:
             return Named(str(path), path, _model(path))
-        return Named(plain or name[:80], None, known)
+        # What is said beside the name, such as a class or a size, may tell the planner what the name doesn't.
+        return Named((plain if known else name.strip()) or plain, None, known)
 
     def _with_total(self, total: float) -> Path | None:
         near = {path: abs(size / total - 1) for path, size in self._totals.items()}

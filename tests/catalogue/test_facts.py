@@ -132,3 +132,22 @@ def test_a_model_s_own_name_says_no_format_that_its_config_does_not_have() -> No
     for entry in models():
         stored = entry.config.get("quantization_config") or entry.config.get("compression_config")
         assert stored or words_of(entry.hub_id) in (None, "bfloat16", "bf16") or words_of(entry.name), entry.hub_id
+
+
+@pytest.mark.parametrize(
+    ("name", "total"),
+    # Counts of the Hub's API for google/gemma-4-*-it, towers included; the audio tower is taken as a usual conformer.
+    [("Gemma 4 E2B", 5_123_178_051), ("Gemma 4 E4B", 7_996_156_490), ("Gemma 4 31B", 31_273_088_876)],
+)
+def test_layers_that_share_keys_and_values_are_stored_with_their_own_projections(name: str, total: int) -> None:
+    assert find_model_entry(name).model().total_params == pytest.approx(total, rel=4e-3)
+
+
+def test_ternary_weights_take_two_bits() -> None:
+    # A GGUF file of this model with 2-bit weights and a 16-bit embedding has 1.098 GiB by llama.cpp's log.
+    assert find_model_entry("BitNet b1.58 2B4T").model().weights_bytes / 2**30 == pytest.approx(1.098, abs=1e-3)
+
+
+def test_an_embedding_of_each_layer_takes_the_format_of_a_gguf_file() -> None:
+    model = find_model_entry("Gemma 4 E4B").model(quantization="q4_k_m")
+    assert model.weights_bytes * 8 / model.total_params < 6

@@ -41,7 +41,7 @@ def test_every_entry_is_found_by_its_name_its_hub_id_and_its_aliases() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Qwen/Qwen3-Omni-30B-A3B-Instruct", "Qwen3.6-27B-DFlash", "meta-llama/Llama-3.1-9B", "Models"]
+    "text", ["Qwen/Qwen3-Coder-Omni-30B-A3B", "Qwen3.6-27B-DFlash", "meta-llama/Llama-3.1-9B", "Models"]
 )
 def test_another_model_is_not_taken_for_one_that_is_known(text: str) -> None:
     with pytest.raises(UnknownNameError):

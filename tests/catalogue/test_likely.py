@@ -14,8 +14,14 @@ ONE = {
     "Qwen/Qwen3.5 dense 32-layer hybrid (9B class)": ("Qwen3.5 9B", False),
     "someone-27B (qwen35 arch)": ("Qwen3.5 27B", False),
     "Llama-3.1-Tulu-3-8B": ("Llama 3.1 8B", False),
-    "Qwen3-Omni-30B-A3B-Instruct": ("Qwen3 30B-A3B", False),
+    "Qwen3-Sound-30B-A3B-Instruct": ("Qwen3 30B-A3B", False),
     "Qwen3.9-27B-AWQ": ("Qwen3.6 27B", False),
+    # As llama.cpp's own bench prints them.
+    "llama 8B Q4_K - Medium": ("Llama 3.1 8B", False),
+    "qwen3moe 30B.A3B Q4_K - Medium": ("Qwen3 30B-A3B", False),
+    "phi3 14B Q4_0": ("Phi-3 medium", False),
+    "deepseek2 671B": ("DeepSeek V3", False),
+    "lfm2moe 8B.A1B": ("LFM2 8B-A1B", False),
 }
 
 

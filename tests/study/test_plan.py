@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from servolt import settings
+from servolt.catalogue import AmbiguousNameError
 from servolt.deployment import Deployment
 from servolt.settings import Folders
-from servolt.study.plan import plan_here
+from servolt.study.plan import accelerator_of, plan_here
 from servolt.workload import Workload
 
 
@@ -34,3 +35,13 @@ def test_an_executable_of_ones_own_has_no_version_before_it_runs(folders: Folder
     assert plan.engine_version is None
     assert plan.command is not None
     assert plan.command.argv[0] == sys.executable
+
+
+def test_what_is_seen_of_its_memory_tells_which_of_two_cards_is_meant() -> None:
+    def named(memory_gib: float | None) -> str:
+        memory = None if memory_gib is None else round(memory_gib * 2**30)
+        return accelerator_of(Deployment.of("guide", hardware={"accelerator": "A100", "memory_bytes": memory})).name
+
+    assert (named(39.5), named(79.2)) == ("A100 SXM4 40GB", "A100 SXM4 80GB")
+    with pytest.raises(AmbiguousNameError):
+        named(None)

@@ -132,8 +132,8 @@ def _of_family_and_size(text: _Text) -> Likely | None:
         return None
     found = []
     for entry, words in _spellings():
-        base = _base(words)
-        if base and base != words and _without(text.said, base) is not None and _of_size(entry, text.size):
+        base = words_of_name(entry.family) if _base(words) == words else _base(words)
+        if base and _without(text.said, base) is not None and _of_size(entry, text.size):
             found.append((len(base), _is_sparse(entry) == bool(text.size.active), -_distance(entry, text.size), entry))
     if not found:
         return None
@@ -154,9 +154,12 @@ def _of_relatives(text: _Text) -> Likely | None:
     asked = _version(text.words)
 
     def unlike(one: ModelEntry) -> tuple[int, float, float]:
+        """Without a number in the name: the nearest in size, and of these the newest."""
         words = words_of_name(one.name)
         other = (TELLING & {*words}) ^ (TELLING & {*text.words})
-        return len(other), abs(_version(words) - asked), _distance(one, size)
+        if asked is None:
+            return len(other), round(_distance(one, size), 2), -(_version(words) or 0)
+        return len(other), abs((_version(words) or 0) - asked), _distance(one, size)
 
     entry = min(alike, key=unlike)
     return Likely((entry,), f"{entry.name} of the catalogue is of the same makers and about the same size")
@@ -265,9 +268,11 @@ def _is_sparse(entry: ModelEntry) -> bool:
     return _active(entry) is not None or "num_experts_per_tok" in {*entry.config, *entry.config.get("text_config", ())}
 
 
-def _version(words: Sequence[str]) -> float:
-    """The first number of a name."""
-    return next((float(".".join(word.split(".")[:2])) for word in words if word[0].isdigit()), 0.0)
+def _version(words: Sequence[str]) -> float | None:
+    """The first number of a name that is no size."""
+    pairs = itertools.zip_longest(words, words[1:], fillvalue="")
+    numbers = (one for one, behind in pairs if one[0].isdigit() and behind not in ("b", "m", "x"))
+    return next((float(".".join(one.split(".")[:2])) for one in numbers), None)
 
 
 def _spellings() -> Sequence[tuple[ModelEntry, tuple[str, ...]]]:

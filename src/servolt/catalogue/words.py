@@ -33,7 +33,10 @@ _COUNT = (
 _CORES = re.compile(r"(\d+)[\s-]*cores?\s*(gpu|cpu|processor)?|\b(\d{1,3})c\b")
 _MEMORY = re.compile(r"\b(?:hbm|gddr|lpddr|ddr|mrdimm)-?\d*[a-z]*\b")
 _CLOCK = re.compile(r"@?\s*\d+(?:\.\d+)?\s*[gm]hz")
-_ASIDE = re.compile(r"\([^)]*\bfree\b[^)]*\)|\bw/.*$|\bwsl\s*2?\b|\(tm\)|\(r\)|\d+th gen\b|[®™]")
+_ASIDE = re.compile(
+    r"\([^)]*\bfree\b[^)]*\)|\bmacbook (?:pro|air)\b|\bmac (?:studio|mini|pro)\b|\bimac(?: pro)?\b|"
+    r"\bw/.*$|\bwsl\s*2?\b|\(tm\)|\(r\)|\d+th gen\b|[®™]"
+)
 _WORD = re.compile(r"[a-z]+|\d+")
 _FORMS = {"mobile": "laptop", "notebook": "laptop", "qmax": "maxq"}
 

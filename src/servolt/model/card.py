@@ -25,8 +25,9 @@ _UNITS = {"m": 1e6, "b": 1e9, "t": 1e12}
 _TIMES = re.compile(rf"(?<![\w.])(\d+)x{_NUMBER}([bm])(?![a-z0-9])", re.I)
 _SHARE_OF_TIMES, _CHOSEN = 0.82, 2
 # Llama 4's kind: 17B-16E is 17 B for a token, of 16 experts of which one is chosen; 109 B and 400 B in all.
-_EXPERTS = re.compile(rf"(?<![\w.]){_NUMBER}b[-_ ](\d+)e(?![a-z0-9])", re.I)
-_ACTIVE = re.compile(rf"(?:(?<![a-z0-9.])|(?<=\db))a{_NUMBER}([bm])(?![a-z0-9])", re.I)  # A3B, and 4BA0.6B
+_EXPERTS = re.compile(rf"(?<![\w.]){_NUMBER}b[-_ .](\d+)e(?![a-z0-9])", re.I)
+# Of one token: 30B-A3B, 30B.A3B as llama.cpp prints it, 4BA0.6B.
+_ACTIVE = re.compile(rf"(?:(?<![a-z0-9.])|(?<=\db)|(?<=b\.))a{_NUMBER}([bm])(?![a-z0-9])", re.I)
 _WHOLE = re.compile(rf"(?<![a-z0-9.]){_NUMBER}\s?([mbt])(?:(?![a-z0-9])|(?=a\d))", re.I)
 
 

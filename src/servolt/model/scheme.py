@@ -237,8 +237,10 @@ def _whole(stated: Fields, method: str) -> Format | None:
     if method == "torchao":
         word = str(stated.get("quant_type"))
         return FORMATS["int4" if "int4" in word or "Int4" in word else "int8" if "nt8" in word else "fp8"]
-    if method in ("hqq", "aqlm", "vptq", "spqr", "higgs", "quip", "bitnet", "exl2", "exl3"):
-        bits = stated.number("bits", stated.number("nbits", 2 if method in ("bitnet", "aqlm") else 4))
+    if method == "bitnet":  # four ternary weights in a byte, and one scale for a whole matrix
+        return Format("int2", 2)
+    if method in ("hqq", "aqlm", "vptq", "spqr", "higgs", "quip", "exl2", "exl3"):
+        bits = stated.number("bits", stated.number("nbits", 2 if method == "aqlm" else 4))
         return Format("int2" if bits < 3 else "int4", bits, group=stated.size("group_size", 128), scale_bits=16)
     key = words_of(method)
     return FORMATS.get(key) if key else None

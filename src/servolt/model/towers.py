@@ -55,6 +55,7 @@ _INTERN = Tower("shuffled", layer_scale=True, positions="class", outer_norms=0)
 TOWERS: Mapping[str, Tower] = {
     "qwen3_vl": _QWEN,
     "qwen3_vl_moe": _QWEN,
+    "qwen3_omni_moe_vision_encoder": _QWEN,
     "qwen3_5": _QWEN,
     "qwen3_5_moe": _QWEN,
     "qwen3_omni_moe": _QWEN,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from servolt import __version__, registry
-from servolt.catalogue import find_accelerator
+from servolt.catalogue import AmbiguousNameError, find_accelerator
 from servolt.deployment import Deployment, Hardware
 from servolt.document import Problem
 from servolt.errors import InvalidInputError, ServoltError
@@ -136,7 +136,7 @@ def with_plugins(plan: Plan) -> Plan:
 def accelerator_of(deployment: Deployment) -> Accelerator:
     """The devices that a deployment names, as the catalogue knows them. Raises InvalidInputError with nearest names."""
     hardware = deployment.hardware or Hardware()
-    found = find_accelerator(hardware.accelerator or "")
+    found = _found(hardware.accelerator or "", hardware.memory_bytes)
     ranks = (
         (deployment.tensor_parallel_size or 1)
         * (deployment.pipeline_parallel_size or 1)
@@ -148,6 +148,16 @@ def accelerator_of(deployment: Deployment) -> Accelerator:
         changed |= {"visible_memory_bytes": hardware.memory_bytes}
         changed |= {"memory_bytes": max(found.memory_bytes, hardware.memory_bytes)}
     return found.model_copy(update=changed)
+
+
+def _found(name: str, memory_bytes: int | None) -> Accelerator:
+    """Of several that are called so, such as A100, what is seen of its memory tells which."""
+    try:
+        return find_accelerator(name)
+    except AmbiguousNameError:
+        if memory_bytes is None:
+            raise
+        return find_accelerator(f"{name} {memory_bytes / 2**30:.0f} GiB")
 
 
 def plan_here(deployment: Deployment, workload: Workload, folders: Folders, model: Model | None = None) -> Plan:
