@@ -67,3 +67,22 @@ def test_on_a_processor_vllm_takes_half_of_the_memory_for_its_pool_and_no_graphs
     assert gib(old, "kv_cache") == pytest.approx(4, abs=0.01)
     assert new.per_rank[0].graph_bytes == 0
     assert (new.max_num_batched_tokens, new.max_num_seqs) == (2048, 128)
+
+
+def test_without_a_version_the_pool_may_be_that_of_one_that_leaves_graphs_out() -> None:
+    unstated = budget_of(Deployment(model="m", engine="vllm", max_model_len=8192), llama_3_1_8b(), h100())
+    stated = plan("vllm", "0.33.0", max_model_len=8192)
+    graphs = unstated.per_rank[0].graph_bytes / unstated.kv_bytes_per_token
+
+    assert unstated.kv_cache_tokens == stated.kv_cache_tokens
+    assert unstated.kv_cache_tokens_high >= unstated.kv_cache_tokens + graphs
+
+
+def test_a_pool_that_is_measured_gives_way_to_what_else_is_taken() -> None:
+    """TensorRT-LLM gives 0.9 of what is free after a trial: a byte more of work space is a tenth of a byte in all."""
+    rank = plan("tensorrt_llm", "1.2.1", max_model_len=8192).per_rank[0]
+    pool, total = rank.terms["kv_cache"], rank.total_bytes
+
+    assert pool.low < pool.bytes < pool.high
+    assert rank.high_bytes - total < 0.2 * (pool.bytes - pool.low)
+    assert rank.high_bytes <= (rank.available_bytes or 0)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from servolt.plan.memory.budget import Budget, Term, TermName
+from servolt.plan.memory.budget import Budget, RankMemory, Term, TermName
 from servolt.plan.memory.ranks import binding_of, rank_memory
 from servolt.plan.memory.terms import spread
 
@@ -35,6 +35,7 @@ class Asked(NamedTuple):
     available_bytes: float
     ranks: int  # devices of one stage
     tolerance: float = 0.0  # of the bytes of a token, where the layers aren't certain
+    measures: bool = False  # the pool is given what a trial run leaves, so it gives way to the other terms
 
 
 def left_of(room: float, slack: float, share: float, terms: Mapping[TermName, Term]) -> Pool:
@@ -49,12 +50,7 @@ def budget_of_pools(stages: Sequence[Stage], asked: Asked, notes: Sequence[str])
     """The stage with the least room decides."""
     tokens = [min(_tokens(stage.pool[end], stage.token_bytes, asked.block) for stage in stages) for end in range(3)]
     fitting = [min(_requests(stage.pool[end], stage.request_bytes) for stage in stages) for end in range(3)]
-    ranks = tuple(
-        rank_memory(
-            f"pp{number}", {**stage.terms, "kv_cache": _term(stage, asked)}, asked.available_bytes, ranks=asked.ranks
-        )
-        for number, stage in enumerate(stages)
-    )
+    ranks = tuple(_rank(stage, asked, number) for number, stage in enumerate(stages))
     return Budget(
         per_rank=ranks,
         pooled=True,
@@ -74,11 +70,19 @@ def budget_of_pools(stages: Sequence[Stage], asked: Asked, notes: Sequence[str])
     )
 
 
-def _term(stage: Stage, asked: Asked) -> Term:
-    """The pool fills what the other terms leave, so it moves against them; its own spread is told by the tokens."""
-    size = round(stage.pool.bytes)
+def _rank(stage: Stage, asked: Asked, number: int) -> RankMemory:
+    """The pool fills what the other terms leave, so it moves against them, and the total less than they do."""
+    likely, low, high = (round(size) for size in stage.pool)
     formula = f"what is left, {stage.token_bytes:,.0f} B a token in blocks of {asked.block}"
-    return Term(bytes=size, low=size, high=size, basis="formula", formula=formula)
+    pool = Term(bytes=likely, low=low, high=high, basis="formula", formula=formula)
+    fixed = pool.model_copy(update={"low": likely, "high": likely})
+    found = rank_memory(f"pp{number}", {**stage.terms, "kv_cache": fixed}, asked.available_bytes, ranks=asked.ranks)
+    update: dict[str, object] = {"terms": {**found.terms, "kv_cache": pool}}
+    if asked.measures:
+        total = found.total_bytes
+        update["high_bytes"] = max(total, found.high_bytes - (likely - low))
+        update["low_bytes"] = min(total, found.low_bytes + high - likely)
+    return found.model_copy(update=update)
 
 
 def _tokens(pool: float, token_bytes: float, block: int) -> int:

@@ -46,6 +46,7 @@ def tensorrt_llm_budget(
         available_bytes=visible.bytes,
         ranks=ranks.devices // ranks.pp,
         tolerance=shape.tolerance,
+        measures=True,
     )
     return budget_of_pools(stages, asked, (*profile.notes, *visible.notes, *shape.notes, *_notes(shape)))
 

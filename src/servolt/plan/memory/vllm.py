@@ -172,7 +172,7 @@ def _has_groups(case: Case) -> bool:
 def _stage(case: Case, batch: _Batch, weights: StageWeights, number: int, stages: int) -> _Stage:
     """The log that `known` was read from is that of the first stage."""
     profile, known = case.profile, case.known if number == 0 else {}
-    width = profile.width * profile.number("constants_width") * _device_width(case.accelerator)
+    width = _together(profile.width, profile.number("constants_width"), _device_width(case.accelerator))
     graphs = _graphs(case, batch, weights.layers, width)
     terms: dict[TermName, Term] = {
         "weights": _weights(case, weights),
@@ -184,7 +184,9 @@ def _stage(case: Case, batch: _Batch, weights: StageWeights, number: int, stages
     terms.update({name: measured(known[name]) for name in terms if name in known})
     counted = [term for name, term in terms.items() if name != "graph"]
     if graphs is not None and profile.flag("graphs_subtracted"):
-        counted.append(terms["graph"] if "graph" in known else graphs[1])
+        # Where no version is stated, it may be one that leaves them out.
+        low = graphs[1].low if case.deployment.engine_version else 0
+        counted.append(terms["graph"] if "graph" in known else graphs[1].model_copy(update={"low": low}))
     stated = known.get("kv_cache", case.deployment.kv_cache_memory_bytes)
     return _left(case, terms, counted, _of_processor(case) if stated is None else stated)
 
@@ -277,6 +279,15 @@ def _capture_sizes(largest: int) -> int:
     """
     small = sum(size <= largest for size in (1, 2, 4))
     return small + max(0, min(largest, 255) // 8) + (max(0, largest - 256) // 16 + 1 if largest >= 256 else 0)
+
+
+def _together(*widths: float) -> float:
+    """Doubts that have nothing to do with one another, each as a factor.
+
+    >>> _together(1.0, 3.0, 1.0), round(_together(1.5, 3.0, 1.5), 2)
+    (3.0, 3.39)
+    """
+    return math.sqrt(1 + sum(width * width - 1 for width in widths))
 
 
 def _device_width(accelerator: Accelerator) -> float:
