@@ -162,6 +162,8 @@ def _llama(row: Row) -> dict[str, Any]:
     extra |= {"mla": int(row["ll_mla_mode"])} if row.get("ll_mla_mode", "").isdigit() else {}
     extra |= {"amb": int(most[1])} if (most := re.search(r" -amb (\d+)", notes)) else {}
     streams = re.search(r"(\d+) (?:seq(?:uence)?s|slots)", notes)
+    if streams and (cells := count(row, "ll_n_ctx")):
+        extra |= {"ctx_size": cells}  # of all of them together
     overrides = [one.strip("\"'") for one in re.findall(r"(?:-ot|--override-tensor) (\"[^\"]+\"|'[^']+'|\S+)", notes)]
     split = re.search(r" -ts ([\d.,]+)", notes)
     return _set(
