@@ -46,3 +46,17 @@ def test_an_engine_may_be_written_as_people_write_it(written: str, engine: str, 
 def test_two_versions_of_one_engine_are_a_contradiction() -> None:
     with pytest.raises(InvalidInputError, match=r"engine says 0\.9\.2, and engine_version says 0\.19\.0"):
         Deployment.from_plain({"model": "m", "engine": "vLLM v0.9.2", "engine_version": "0.19.0"})
+
+
+@pytest.mark.parametrize(
+    ("plain", "method"),
+    [
+        ({"model": "yuhuili/EAGLE3-LLaMA3.1-Instruct-8B"}, "eagle3"),
+        ({"model": "meta-llama/Llama-3.2-1B"}, "draft_model"),
+        ({"model": "[ngram]"}, "ngram"),
+    ],
+)
+def test_the_method_of_speculation_may_be_left_to_the_models_name(plain: dict[str, str], method: str) -> None:
+    deployment = Deployment.from_plain({"model": "m", "speculative_config": {**plain, "num_speculative_tokens": 3}})
+    assert deployment.speculative_config is not None
+    assert deployment.speculative_config.method == method

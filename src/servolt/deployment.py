@@ -56,6 +56,20 @@ class Speculation(Value):
     model: str | None = Field(None, description="of the draft model or of the heads")
     num_speculative_tokens: int = Field(1, ge=1, le=64)
     acceptance: float | None = Field(None, ge=0, description="mean accepted tokens a step, measured; never assumed")
+    prompt_lookup_max: int | None = Field(None, ge=1, le=1024, description="ngram: the longest run of tokens looked up")
+    prompt_lookup_min: int | None = Field(None, ge=1, le=1024, description="ngram: the shortest")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_by_model(cls, plain: Any) -> Any:
+        """Without a method the model's name tells it, as vLLM reads it (vllm/config/speculative.py, 0.33.0)."""
+        if not isinstance(plain, dict) or plain.get("method") or not isinstance(plain.get("model"), str):
+            return plain
+        name = plain["model"].lower()
+        if name in ("ngram", "[ngram]"):
+            return {**plain, "method": "ngram", "model": None}
+        known = next((word for word in ("eagle3", "eagle", "medusa", "mtp") if word in name), "draft_model")
+        return {**plain, "method": known}
 
 
 class Deployment(Document):
@@ -95,7 +109,9 @@ class Deployment(Document):
     max_cudagraph_capture_size: Count | None = Field(None, ge=0, le=65536)
     enable_chunked_prefill: bool | None = None
     cpu_offload_gb: float | None = Field(None, ge=0, description="GiB of weights of each device kept on the host")
-    limit_mm_per_prompt: Mapping[str, int] | None = Field(None, description="images, videos, audios of one prompt")
+    limit_mm_per_prompt: Mapping[str, Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="images, videos, audios of one prompt"
+    )
     speculative_config: Speculation | None = None
     enable_lora: bool | None = None
     max_loras: Count | None = Field(None, ge=1, le=4096)

@@ -61,7 +61,7 @@ def plain(total: int, high: int, available: int | None, *, concurrency: float = 
         (plain(10, 12, 12), "fits"),
         (plain(10, 12, 11), "tight"),
         (plain(10, 12, 9), "no"),
-        (plain(10, 12, None), "unknown"),
+        (plain(10, 12, None), "tight"),
         (plain(10, 12, 12, concurrency=1.2, least=0.9), "tight"),
         (plain(10, 12, 12, concurrency=0.9, least=0.8), "no"),
     ],

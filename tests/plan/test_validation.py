@@ -115,7 +115,7 @@ def test_formats_of_weights_against_cards(quantization: str, card: Accelerator, 
 
 
 def test_bfloat16_needs_ampere() -> None:
-    problem = only(found(llama_3_8b(), T4), "dtype")
+    problem = only(found(llama_3_8b(), T4, dtype="bfloat16"), "dtype")
     assert (problem.severity, problem.remedy) == ("error", "Set dtype to float16.")
     assert found(llama_3_8b(), T4, dtype="float16") == []
 
@@ -267,3 +267,39 @@ def test_more_weights_on_the_host_than_there_are_is_an_error_with_the_most_that_
     problem = only(found(llama_3_8b(), cpu_offload_gb=8192), "offload")
     assert problem.severity == "error"
     assert "15.0 GiB" in problem.message  # 8,030,261,248 parameters of two bytes
+
+
+def test_a_sequence_is_split_only_over_ranks_that_hold_the_same_keys() -> None:
+    many = Hardware(count=16)
+    problem = only(
+        found(llama_3_8b(), tensor_parallel_size=16, decode_context_parallel_size=4, hardware=many), "context_parallel"
+    )
+    assert problem.remedy == "Set decode_context_parallel_size to 2, or tensor_parallel_size to 32."
+    asked: dict[str, Any] = {"tensor_parallel_size": 16, "decode_context_parallel_size": 2, "hardware": many}
+    assert not [one for one in found(llama_3_8b(), **asked) if one.code == "context_parallel"]
+
+
+def test_speculation_without_an_acceptance_says_that_times_are_without_it() -> None:
+    guess: dict[str, Any] = {"method": "eagle3", "model": "heads", "num_speculative_tokens": 3}
+    asked = found(llama_3_8b(), speculative_config=Speculation(**guess))
+    assert "times are those without speculation" in only(asked, "acceptance_unknown").message
+    measured = found(llama_3_8b(), speculative_config=Speculation(**guess, acceptance=2.1))
+    assert not [one for one in measured if one.code == "acceptance_unknown"]
+
+
+def test_left_to_itself_an_engine_takes_float16_where_there_is_no_bfloat16() -> None:
+    assert only(found(llama_3_8b(), T4, engine="vllm"), "dtype").severity == "warning"
+    assert only(found(llama_3_8b(), T4, engine="vllm", dtype="bfloat16"), "dtype").severity == "error"
+
+
+def test_another_format_than_the_checkpoint_has_is_another_copy() -> None:
+    model = llama_3_8b().model_copy(update={"metadata": {"quantization.replaced": "fp8"}})
+    assert "stored as fp8" in only(found(model, engine="vllm"), "quantization_replaced").message
+
+
+def test_a_loaders_name_that_says_no_format_is_told() -> None:
+    assert "planned as bfloat16" in only(found(llama_3_8b(), quantization="gguf"), "quantization_unsaid").message
+
+
+def test_the_format_of_latents_needs_a_model_with_latents() -> None:
+    assert only(found(llama_3_8b(), kv_cache_dtype="fp8_ds_mla"), "kv_cache_dtype").severity == "error"

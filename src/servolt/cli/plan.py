@@ -19,6 +19,7 @@ from servolt.cli.workload import workload_options
 from servolt.errors import ConditionFailedError, InvalidInputError
 
 if TYPE_CHECKING:
+    from servolt.document import Problem
     from servolt.plan import KnownPoint, Plan
     from servolt.workload import Workload
 
@@ -50,7 +51,7 @@ UNFIT = {"no": "{} does not fit.", "tight": "{} may not fit.", "unknown": "wheth
     help="Print what starts it: a command line, a manifest, another program's file; nothing else.",
 )
 @click.option("--image", help="For --export: a container image in place of the engine's own.")
-@click.option("--check", is_flag=True, help="Exit with 3 unless it fits.")
+@click.option("--check", is_flag=True, help="Exit with 3 unless it fits and can run.")
 @door_options
 @goal_options
 @output_options
@@ -114,7 +115,7 @@ def command(
         show_against(plan, plan_for(other, workload, settings.folders(), economy=economy_for(other, costs)), out)
     else:
         out.document(plan, rows=plan_rows(plan), ids=[plan.verdict], human=lambda: plan_shown(plan))
-    if check and plan.verdict != "fits":
+    if check and (plan.verdict != "fits" or _refusals(plan)):
         raise _unfit(plan)
 
 
@@ -127,7 +128,13 @@ def _points(path: Path) -> "tuple[KnownPoint, ...]":
         raise InvalidInputError(f"{path}: {error.cause}", error.remedy) from error
 
 
+def _refusals(plan: "Plan") -> "list[Problem]":
+    return [problem for problem in plan.problems if problem.severity == "error"]
+
+
 def _unfit(plan: "Plan") -> ConditionFailedError:
+    if refused := _refusals(plan):
+        return ConditionFailedError(f"{plan.deployment.label} can't run so. {refused[0].message}", refused[0].remedy)
     enough = [fix.text for fix in plan.fixes if fix.verdict in ("fits", "tight")]
     remedy = " ".join(enough) or "Free memory, or choose a smaller model."
     return ConditionFailedError(f"{UNFIT[plan.verdict].format(plan.deployment.label)} {' '.join(plan.reasons)}", remedy)

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from servolt.cli.tables import labelled, point, spread, table, terminal_width
+from servolt.document import Problem
 from servolt.metrics import Estimate
 from servolt.plan import Plan
 from servolt.units import format_bytes
@@ -66,19 +67,25 @@ def _words(change: Mapping[str, str | int | float | bool]) -> str:
 
 
 def plan_shown(plan: Plan) -> list[RenderableType]:
-    parts: list[RenderableType] = [_head(plan), *_memory(plan), "", *_speed(plan)]
+    # What an engine refuses stands first: that the memory would do is no use then.
+    refused = [labelled("CAN'T RUN", _said(problem)) for problem in plan.problems if problem.severity == "error"]
+    parts: list[RenderableType] = [_head(plan), *refused, *_memory(plan), "", *_speed(plan)]
     if "power" not in plan.predictions:
         parts.append(labelled("energy", "not predicted: no power of this machine was measured"))
     for name, one in plan.of_plugins.items():
         said = spread(one.value, one.low, one.high, one.unit) if one.value is not None else "not predicted"
         parts.append(labelled("plug-in", f"{name}: {said}{f' ({one.reason})' if one.reason else ''}"))
     parts += [labelled("bottleneck", _bottleneck(plan)), labelled("basis", plan.calibration)]
-    parts += [labelled(problem.severity, f"{problem.message} {problem.remedy}") for problem in plan.problems]
+    parts += [labelled(one.severity, _said(one)) for one in plan.problems if one.severity != "error"]
     if plan.command is not None and plan.verdict != "no":
         parts += ["", f"Run it:     servolt serve {_arguments(plan)}"]
     if plan.command is not None:
         parts += [f"Export:     servolt plan {_arguments(plan)} --export shell"]
     return parts
+
+
+def _said(problem: Problem) -> str:
+    return f"{problem.message} {problem.remedy}"
 
 
 def _arguments(plan: Plan) -> str:

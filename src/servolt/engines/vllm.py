@@ -189,6 +189,8 @@ def _speculation(options: Options, value: Speculation, deployment: Deployment) -
         )
         return
     told["num_speculative_tokens"] = value.num_speculative_tokens
+    looked_up = {"prompt_lookup_max": value.prompt_lookup_max, "prompt_lookup_min": value.prompt_lookup_min}
+    told |= {name: size for name, size in looked_up.items() if size is not None and value.method == "ngram"}
     options.put("speculative_config", told, "--speculative-config")
 
 

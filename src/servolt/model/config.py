@@ -113,7 +113,7 @@ def _model_from(
     model = _model(fields, name, kind, kinds, order, parts, scheme, tied=is_tied(fields, family))
     model = model.model_copy(
         update={
-            "metadata": notes_of(config, fields, kinds),
+            "metadata": notes_of(config, fields, kinds) | _replaced(scheme),
             "rotary_elements": rotary_elements(fields, kinds) if family.turns else 0,
             "unknown_fields": tuple(sorted({*guessed, *towers.guessed, *fields.left()})),
         }
@@ -127,6 +127,10 @@ def _model_from(
         if stored.quantization == model.quantization or quantization is None
         else requantized(stored, quantization)
     )
+
+
+def _replaced(scheme: Scheme) -> dict[str, str]:
+    return {} if scheme.replaced is None else {"quantization.replaced": scheme.replaced}
 
 
 def _with_usual_widths(fields: Fields, kind: str) -> tuple[str, ...]:

@@ -76,6 +76,8 @@ _WORDS = (
     (r"nf4|qlora", "nf4"),
     (r"(gptq|awq|autoround|auto[-_]round).*(int)?8[-_]?bit|gptq[-_]int8|w8a16", "int8"),
     (r"w4a16|w4a8|awq|gptq|int4|4[-_]?bit|auto[-_]?round|torchao|hqq", "int4"),
+    (r"moe[-_]wna16|w4afp8|marlin|qoq|qqq|ipex|bitblas|u?int4|gptq4|awq4", "int4"),  # loaders of 4 bit files alone
+    (r"rtn", "int8"),  # vLLM's rounding while it loads, in 8 bits unless told otherwise
     (r"w8a8|int8|8[-_]?bit|llm[-_]int8|eetq|smoothquant", "int8"),
     (r"fp4", "nvfp4"),
     (r"fp8(?:[-_]?e[45]m[32])?|float8|modelopt[-_]fp8", "fp8"),

@@ -45,6 +45,7 @@ class Scheme:
     ) -> None:
         self.name, self.dtype = name, dtype
         self.holds = holds | {name}  # the types of its matrices
+        self.replaced: str | None = None  # what the checkpoint says, where another format was asked for
         self._format_of, self._mix, self._place = format_of, mix, place or {}
         self._plain = FORMATS[dtype]
 
@@ -120,7 +121,9 @@ def scheme_of(
         asked = named
     if asked is None:
         return Scheme(own, own)
-    return _asked(asked, own, has_experts=has_experts, place=place)
+    scheme = _asked(asked, own, has_experts=has_experts, place=place)
+    scheme.replaced = None if found is None else found.name
+    return scheme
 
 
 def _format_asked(quantization: str | None, *, is_stated: bool) -> str | None:

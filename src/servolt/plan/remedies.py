@@ -61,7 +61,7 @@ def verdict_of(budget: Budget) -> Verdict:
     """fits: the high end is available, and the low end of the pool holds a request. tight: it may. no: it can't."""
     known = [rank for rank in budget.per_rank if rank.available_bytes is not None]
     if not any(rank.rank != "host" or len(budget.per_rank) == 1 for rank in known):
-        return "unknown"
+        return "tight"  # what is free there is not known, so it may
     if fits(budget):
         return "fits"
     # A pool leaves no gap on purpose, so its total says less than whether the low end of the rest has room.
@@ -125,7 +125,7 @@ def fixes_of(
     budget_of: BudgetOf = recompute,
 ) -> tuple[Fix, ...]:
     """Single changes; first those that make it fit, the cheapest first. None where it fits already."""
-    if verdict_of(budget) in ("fits", "unknown"):
+    if verdict_of(budget) == "fits":
         return ()
     changes = list(_changes(deployment, model, accelerator, budget, budget_of))
     found = _fixes(deployment, model, accelerator, budget, budget_of, changes)

@@ -35,6 +35,7 @@ def problems_of(
         *_sizes(deployment),
         *_devices(deployment, accelerator),
         *_heads(deployment, model),
+        *_context_parallel(deployment, model),
         *_vocabulary(deployment, model),
         *_stages(deployment, model),
         *_experts(deployment, model),
@@ -123,6 +124,21 @@ def _devices(deployment: Deployment, accelerator: Accelerator) -> Iterator[Probl
 def _fitting(limit: int, holds: Callable[[int], bool]) -> int:
     """The largest size up to the limit."""
     return next((size for size in range(max(1, limit), 0, -1) if holds(size)), 1)
+
+
+def _context_parallel(deployment: Deployment, model: Model) -> Iterator[Problem]:
+    """vLLM splits a sequence over ranks that would hold the same keys and values (vllm/config/model.py, 0.33.0)."""
+    ranks = ranks_of(deployment)
+    heads = max((1 if kind.kv_lora_rank else kind.num_kv_heads for kind in shape_of(model).kinds), default=0)
+    if ranks.dcp <= 1 or deployment.engine != "vllm" or not heads or ranks.dcp * heads <= ranks.tp:
+        return
+    most = ranks.tp // heads
+    yield _error(
+        "context_parallel",
+        f"{ranks.tp} tensor parallel ranks hold {heads} KV heads {max(1, most)} times over, so a sequence can be split "
+        f"in {max(1, most)}, and decode_context_parallel_size asks for {ranks.dcp}.",
+        f"Set decode_context_parallel_size to {max(1, most)}, or tensor_parallel_size to {ranks.dcp * heads}.",
+    )
 
 
 def _heads(deployment: Deployment, model: Model) -> Iterator[Problem]:
@@ -281,6 +297,13 @@ def _speculation(deployment: Deployment, model: Model) -> Iterator[Problem]:
             "no_mtp",
             f"{model.name} has no layers of its own to guess tokens with.",
             "Take eagle3 or ngram as method, or leave speculative_config unset.",
+        )
+    if speculation.acceptance is None:
+        yield _warning(
+            "acceptance_unknown",
+            f"How many of {speculation.num_speculative_tokens} guessed tokens {speculation.method} has right is not "
+            "stated: memory counts it, and times are those without speculation.",
+            "Set speculative_config.acceptance to the mean of accepted tokens a step that was measured on such text.",
         )
     if speculation.method in ("draft_model", "eagle", "eagle3", "medusa") and speculation.model is None:
         yield _warning(

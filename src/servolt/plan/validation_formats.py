@@ -10,6 +10,7 @@ from servolt.engines.llamacpp import KV_CACHE_DTYPES as LLAMACPP_KV_DTYPES
 from servolt.gpu import Accelerator
 from servolt.model import LayerKind, Model
 from servolt.model.ggml import dtype_bytes as ggml_bytes
+from servolt.model.quantization import LOADERS
 from servolt.plan.memory.sharding import ranks_of
 
 __all__ = ["format_problems"]
@@ -54,18 +55,23 @@ KV_DTYPES: dict[str, tuple[str, ...]] = {
 # The nearest that each engine has for less memory.
 SMALLER_KV = {"vllm": "fp8", "sglang": "fp8_e4m3", "tensorrt_llm": "fp8", "llamacpp": "q8_0", "openvino": "u8"}
 
+SIXTEEN_BITS = ("bfloat16", "float16")
+
 # bfloat16 needs Ampere; older cards compute in float16.
 BFLOAT16_CAPABILITY = 8.0
 FP8_KV_CAPABILITY, FP4_KV_CAPABILITY = 8.9, 10.0
+LATENT_KV = ("fp8_ds_mla", "nvfp4_ds_mla")
 DEFAULT_GROUP = {"int4": 128}
 
 
 def format_problems(deployment: Deployment, model: Model, accelerator: Accelerator) -> Iterator[Problem]:
     yield from _files(deployment, model)
+    yield from _replaced(deployment, model)
+    yield from _only_a_loader(deployment, model)
     yield from _weights(deployment, model, accelerator)
     yield from _groups(deployment, model)
     yield from _arithmetic(deployment, model, accelerator)
-    yield from _keys_and_values(deployment, accelerator)
+    yield from _keys_and_values(deployment, model, accelerator)
 
 
 def _problem(severity: str, code: str, message: str, remedy: str) -> Problem:
@@ -93,6 +99,31 @@ def _files(deployment: Deployment, model: Model) -> Iterator[Problem]:
             "model_format",
             f"{deployment.engine} doesn't read {model.quantization} of a GGUF file by itself.",
             "Take the model's safetensors, with fp8 or int4 for less memory, or llamacpp as engine.",
+        )
+
+
+def _replaced(deployment: Deployment, model: Model) -> Iterator[Problem]:
+    """Engines quantise what is in 16 bits, and nothing twice."""
+    stored = model.metadata.get("quantization.replaced")
+    if stored and deployment.engine in ("vllm", "sglang", "tensorrt_llm", "transformers"):
+        yield _problem(
+            "warning",
+            "quantization_replaced",
+            f"This checkpoint is stored as {stored}, and engines don't turn it into {model.quantization}: planned as "
+            "another copy of the model that is stored so.",
+            "Name that copy, or unset quantization.",
+        )
+
+
+def _only_a_loader(deployment: Deployment, model: Model) -> Iterator[Problem]:
+    name = (deployment.quantization or "").lower()
+    if name in LOADERS - {"", "auto", "none"} and model.quantization in SIXTEEN_BITS:
+        yield _problem(
+            "warning",
+            "quantization_unsaid",
+            f"{name} is a way to store several formats, and neither the model nor the deployment says which: planned "
+            f"as {model.quantization}.",
+            "Set quantization to fp8, int8, int4, nvfp4 or mxfp4, or name the config of the quantised copy.",
         )
 
 
@@ -174,16 +205,18 @@ def _arithmetic(deployment: Deployment, model: Model, accelerator: Accelerator) 
     if dtype not in ("bfloat16", "bf16") or capability is None or deployment.engine not in engines:
         return
     if capability < BFLOAT16_CAPABILITY:
-        severity = "error" if deployment.dtype or deployment.engine != "transformers" else "warning"
+        # Left to themselves vLLM and SGLang compute in float16 there (vllm/config/model.py, sglang model_runner.py).
+        falls_back = deployment.dtype is None and deployment.engine != "tensorrt_llm"
         yield _problem(
-            severity,
+            "warning" if falls_back else "error",
             "dtype",
-            f"bfloat16 needs compute capability {BFLOAT16_CAPABILITY}, and {accelerator.name} has {capability}.",
+            f"bfloat16 needs compute capability {BFLOAT16_CAPABILITY}, and {accelerator.name} has {capability}"
+            + (": the engine takes float16 by itself." if falls_back else "."),
             "Set dtype to float16.",
         )
 
 
-def _keys_and_values(deployment: Deployment, accelerator: Accelerator) -> Iterator[Problem]:
+def _keys_and_values(deployment: Deployment, model: Model, accelerator: Accelerator) -> Iterator[Problem]:
     asked = deployment.kv_cache_dtype
     if asked is None:
         return
@@ -198,6 +231,14 @@ def _keys_and_values(deployment: Deployment, accelerator: Accelerator) -> Iterat
             "kv_cache_dtype",
             f"{deployment.engine} keeps no keys and values as {unknown}.",
             f"Take one of {', '.join(known)}" + (f"; {smaller} for less memory." if smaller else "."),
+        )
+        return
+    if names[0] in LATENT_KV and not any(kind.kv_lora_rank for kind in model.layers) and model.layers:
+        yield _problem(
+            "error",
+            "kv_cache_dtype",
+            f"{names[0]} stores the latent of multi-head latent attention, and {model.name} has none.",
+            "Set kv_cache_dtype to fp8 for less memory.",
         )
         return
     if engine == "llamacpp" and deployment.flash_attn is False and names[-1] not in ("f32", "f16", "bf16", "auto"):

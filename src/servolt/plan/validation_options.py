@@ -83,6 +83,7 @@ def option_problems(deployment: Deployment, model: Model, accelerator: Accelerat
     yield from _unknown_engine(deployment)
     yield from _foreign(deployment)
     yield from _offload(deployment, model)
+    yield from _assumed_memory(deployment, accelerator)
     yield from _hardware(deployment, accelerator)
     yield from _shares(deployment, accelerator)
     if deployment.engine in (LLAMA, IK):
@@ -116,6 +117,29 @@ def _offload(deployment: Deployment, model: Model) -> Iterator[Problem]:
             f"{format_bytes(min(asked, 2.0**60))} of each device's weights are to stay on the host, and it has about "
             f"{format_bytes(held)}.",
             f"Set cpu_offload_gb to {held / 2**31:.1f} or less: every step reads it over the bus.",
+        )
+    host = deployment.hardware.host_memory_bytes if deployment.hardware else None
+    if asked and host is not None and asked * ranks.tp * ranks.pp > host:
+        yield _problem(
+            "error",
+            "offload",
+            f"{format_bytes(min(asked * ranks.tp * ranks.pp, 2.0**60))} of weights are to stay on the host, which has "
+            f"{format_bytes(host)}.",
+            f"Set cpu_offload_gb to {host / (ranks.tp * ranks.pp) / 2**31:.1f} or less.",
+        )
+
+
+def _assumed_memory(deployment: Deployment, accelerator: Accelerator) -> Iterator[Problem]:
+    """A processor's entry has what its board can hold at most."""
+    own = deployment.hardware
+    is_named = accelerator.kind == "cpu" and own is not None and own.accelerator and own.memory_bytes is None
+    if is_named and accelerator.memory_bytes:
+        yield _problem(
+            "warning",
+            "memory_assumed",
+            f"How much memory the machine with {accelerator.name} has is not stated: planned with "
+            f"{format_bytes(accelerator.memory_bytes)}.",
+            "Set hardware.memory_bytes to what it has.",
         )
 
 
