@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from servolt import settings
 from servolt.deployment import Deployment
-from servolt.document import canonical_json, digest
+from servolt.document import canonical_json, digest, plain_of
 from servolt.errors import InvalidInputError
 from servolt.metrics import METRICS, Estimate, Metrics
 from servolt.plan import Plan
@@ -150,3 +150,18 @@ def test_a_plan_survives_yaml_with_its_unknowns(tmp_path: Path) -> None:
     plan = plan.model_copy(update={"estimates": (unknown,), "engine_version": None})
     assert Plan.from_yaml(plan.to_yaml()) == plan
     assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_a_number_of_json_is_a_number() -> None:
+    """YAML 1.1 reads 1e5 as a word."""
+    assert plain_of('{"a": 1e5}') == {"a": 1e5}
+    assert plain_of("{a: 1, b: [2]}") == {"a": 1, "b": [2]}
+
+
+def test_an_error_does_not_say_back_megabytes() -> None:
+    with pytest.raises(InvalidInputError) as refusal:
+        Deployment.from_plain({"model": "guide", "x" * 5_000_000: 1})
+    assert len(str(refusal.value)) < 10_000
+    with pytest.raises(InvalidInputError) as refusal:
+        Deployment.from_plain({"model": "x" * 5_000_000})
+    assert len(str(refusal.value)) < 500

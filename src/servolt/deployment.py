@@ -40,10 +40,14 @@ SPELLINGS = {
 WITH_VERSION = re.compile(r"(?P<name>\S.*?)[\s@=]+v?(?P<version>\d+(?:\.\d+)+\S*|b\d{4,5})\s*")
 
 
+Name = Annotated[str, Field(max_length=256)]  # the longest real ones have some 60 characters
+Path = Annotated[str, Field(max_length=4096)]  # as PATH_MAX of Linux
+
+
 class Hardware(Value):
     """What a deployment runs on. Without a name it is this machine."""
 
-    accelerator: str | None = Field(None, description="a name from the catalogue, as drivers or vendors write it")
+    accelerator: Name | None = Field(None, description="a name from the catalogue, as drivers or vendors write it")
     count: int = Field(1, ge=1, le=65536, description="devices, over all machines")
     memory_bytes: int | None = Field(None, ge=1, description="visible memory of one device, where it is known better")
     host_memory_bytes: int | None = Field(None, ge=1, description="memory of the machine that can be used")
@@ -53,7 +57,7 @@ class Speculation(Value):
     """Tokens that are guessed and then checked."""
 
     method: Literal["draft_model", "eagle", "eagle3", "mtp", "medusa", "ngram"]
-    model: str | None = Field(None, description="of the draft model or of the heads")
+    model: Path | None = Field(None, description="of the draft model or of the heads")
     num_speculative_tokens: int = Field(1, ge=1, le=64)
     acceptance: float | None = Field(None, ge=0, description="mean accepted tokens a step, measured; never assumed")
     prompt_lookup_max: int | None = Field(None, ge=1, le=1024, description="ngram: the longest run of tokens looked up")
@@ -79,19 +83,19 @@ class Deployment(Document):
     """
 
     schema_: Literal["servolt.deployment/1"] = Field("servolt.deployment/1", alias="schema")
-    model: str = Field(min_length=1, description="a built-in name such as guide, a path, or a Hub id")
-    quantization: str | None = Field(None, description="which weights of the model: f16, q8_0, fp8 ...")
-    engine: str = "llamacpp"
-    engine_executable: str | None = Field(None, description="an executable to use in place of the engine's own")
+    model: Path = Field(min_length=1, description="a built-in name such as guide, a path, or a Hub id")
+    quantization: Name | None = Field(None, description="which weights of the model: f16, q8_0, fp8 ...")
+    engine: Name = "llamacpp"
+    engine_executable: Path | None = Field(None, description="an executable to use in place of the engine's own")
     max_model_len: Count | None = Field(None, ge=1, le=2**31 - 1, description="context of one sequence, tokens")
     max_num_seqs: Count | None = Field(None, ge=1, le=4096, description="sequences that run at the same time")
     max_num_batched_tokens: Count | None = Field(None, ge=1, le=2**20, description="tokens of one step")
-    kv_cache_dtype: str | None = None
+    kv_cache_dtype: Name | None = None
     enable_prefix_caching: bool | None = None
     threads: Count | None = Field(None, ge=1, le=4096)
     hardware: Hardware | None = Field(None, description="None is this machine")
-    engine_version: str | None = Field(None, description="of the engine that is planned for, such as 0.19.0")
-    dtype: str | None = Field(None, description="of weights and arithmetic: bfloat16, float16, float32")
+    engine_version: Name | None = Field(None, description="of the engine that is planned for, such as 0.19.0")
+    dtype: Name | None = Field(None, description="of weights and arithmetic: bfloat16, float16, float32")
     tensor_parallel_size: Count | None = Field(None, ge=1, le=65536)
     pipeline_parallel_size: Count | None = Field(None, ge=1, le=65536)
     data_parallel_size: Count | None = Field(None, ge=1, le=65536)
@@ -118,7 +122,7 @@ class Deployment(Document):
     max_lora_rank: Count | None = Field(None, ge=1, le=4096)
     n_gpu_layers: int | None = Field(None, ge=-1, le=65536, description="llama.cpp's: layers on devices, -1 is all")
     tensor_split: tuple[float, ...] | None = Field(None, description="llama.cpp's: shares of the devices")
-    override_tensor: str | None = Field(None, description="llama.cpp's: pattern=device, comma-separated")
+    override_tensor: Path | None = Field(None, description="llama.cpp's: pattern=device, comma-separated")
     n_cpu_moe: int | None = Field(
         None, ge=0, le=65536, description="llama.cpp's: layers whose experts stay on the host"
     )
@@ -126,7 +130,7 @@ class Deployment(Document):
     kv_unified: bool | None = Field(None, description="llama.cpp's: one pool of cells for all sequences")
     ubatch_size: Count | None = Field(None, ge=1, le=2**20, description="llama.cpp's: tokens of one pass")
     trust_remote_code: bool | None = None
-    served_model_name: str | None = None
+    served_model_name: Name | None = None
     engine_args: Mapping[str, str | int | float | bool | None] | None = Field(
         None, description="any other option of the engine, handed through under its own name"
     )

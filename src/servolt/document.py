@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from servolt.errors import InvalidInputError
 
-__all__ = ["Document", "Problem", "Value", "canonical_json", "digest"]
+__all__ = ["Document", "Problem", "Value", "canonical_json", "digest", "plain_of"]
 
 FAULTS_NAMED = 5  # of a file that does not fit: enough to mend it, or to see that it is another kind of file
 
@@ -54,11 +54,7 @@ class Document(Value):
     @classmethod
     def from_yaml(cls, text: str | bytes) -> Self:
         """JSON is YAML, so this reads both. Raises InvalidInputError."""
-        try:
-            plain = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise InvalidInputError(f"not YAML: {' '.join(str(error).split())}.", "Correct the file.") from error
-        return cls.from_plain(plain)
+        return cls.from_plain(plain_of(text))
 
     @classmethod
     def from_plain(cls, plain: Any) -> Self:
@@ -76,6 +72,30 @@ class Problem(Value):
     severity: Literal["error", "warning", "note"]
     message: str
     remedy: str
+
+
+def plain_of(text: str | bytes) -> Any:
+    """What YAML or JSON says. Raises InvalidInputError.
+
+    JSON is read as such: its 1e5 is a number, and YAML's is a word.
+    """
+    try:
+        return _json_or_yaml(text)
+    except yaml.YAMLError as error:
+        raise InvalidInputError(f"not YAML: {' '.join(str(error).split())}.", "Correct the file.") from error
+    except RecursionError as error:
+        raise InvalidInputError(
+            "its parts are nested too deep to be read.", "No document here is nested more than 10 deep."
+        ) from error
+
+
+def _json_or_yaml(text: str | bytes) -> Any:
+    if text[:1024].lstrip()[:1] in ("{", "[", b"{", b"["):
+        try:
+            return json.loads(text)
+        except ValueError:
+            pass  # flow style of YAML begins so too
+    return yaml.safe_load(text)
 
 
 def canonical_json(plain: Any) -> bytes:

@@ -40,6 +40,16 @@ __all__ = [
 ]
 
 
+LONGEST = 4000  # characters of a cause or a remedy: what was given is named in it, and may have any length
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= LONGEST:
+        return text
+    half = LONGEST // 2
+    return f"{text[:half]} ... ({len(text) - 2 * half:,} more characters) ... {text[-half:]}"
+
+
 class ServoltError(Exception):
     """What happened and why (`cause`), and what to do (`remedy`): the same text in CLI and API."""
 
@@ -47,6 +57,7 @@ class ServoltError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, cause: str, remedy: str) -> None:
+        cause, remedy = _shortened(cause), _shortened(remedy)
         super().__init__(f"{cause} {remedy}" if remedy else cause)
         self.cause = cause
         self.remedy = remedy

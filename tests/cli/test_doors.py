@@ -110,3 +110,34 @@ def test_a_model_may_be_stated_by_its_figures(servolt: Run) -> None:
     for wrong in (("--layers", "32"), ("guide", "--params", "8B"), ("--params", "many")):
         refused = servolt("plan", *wrong, *device)
         assert (refused.returncode, refused.stdout) == (2, "")
+
+
+def test_what_the_second_deployment_does_not_say_is_as_in_the_first(servolt: Run, tmp_path: Path) -> None:
+    first = {"model": "Qwen/Qwen3-8B", "engine": "vllm", "engine_version": "0.19.0", "max_model_len": 8192}
+    first |= {"hardware": {"accelerator": "H100"}, "gpu_memory_utilization": 0.9}
+    (tmp_path / "first.json").write_text(json.dumps(first))
+    (tmp_path / "model.json").write_text('{"model": "Qwen/Qwen3-14B"}')
+    (tmp_path / "engine.yaml").write_text("model: Qwen/Qwen3-8B\nengine: sglang\nhardware: {accelerator: H200}\n")
+
+    def differs(other: str) -> dict[str, tuple[object, object]]:
+        said = servolt("plan", "--deployment", str(tmp_path / "first.json"), "--against", other, "--json")
+        found = json.loads(said.stdout)["differs"]
+        return {one["field"]: (one["first"], one["other"]) for one in found if ":" not in one["field"]}
+
+    assert differs("Qwen/Qwen3-14B") == {"model": ("Qwen/Qwen3-8B", "Qwen/Qwen3-14B")}
+    assert differs(str(tmp_path / "model.json")) == {"model": ("Qwen/Qwen3-8B", "Qwen/Qwen3-14B")}
+    other = differs(str(tmp_path / "engine.yaml"))
+    assert other["engine"] == ("vllm", "sglang")
+    assert other["hardware.accelerator"] == ("H100", "H200")
+    assert other["gpu_memory_utilization"] == (0.9, None)  # vllm's own
+    assert "max_model_len" not in other
+
+
+def test_a_document_that_is_nested_without_end_is_refused(servolt: Run, tmp_path: Path) -> None:
+    deep = tmp_path / "deep.json"
+    deep.write_text('{"model": "guide", "engine_args": ' + '{"a": ' * 200_000 + "1" + "}" * 200_001)
+    for flag in ("--deployment", "--workload", "--measured"):
+        words = [] if flag == "--deployment" else ["guide", "--accelerator", "H100"]
+        result = servolt("plan", *words, flag, str(deep))
+        assert result.returncode == 2
+        assert "nested too deep" in result.stderr

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from servolt.deployment import Deployment
     from servolt.document import Document
 
-__all__ = ["Count", "deployment_options", "planned_options", "read_deployment", "read_file", "with_hardware", "yaml_of"]
+__all__ = [
+    "Count",
+    "deployment_options",
+    "names_document",
+    "planned_options",
+    "read_deployment",
+    "read_file",
+    "with_hardware",
+    "yaml_of",
+]
 
 Kind = TypeVar("Kind", bound="Document")
 
@@ -106,7 +115,7 @@ def read_deployment(name: str | None, flags: Mapping[str, Any]) -> "Deployment":
     wanted = name or settings.resolve("model").value
     path = Path(wanted).expanduser()
     chosen = with_hardware(flags)
-    if path.suffix in (".yaml", ".yml", ".json") and not _is_config(path):
+    if names_document(wanted):
         written = read_file(Deployment, path).model_dump(exclude_none=True)
         if "hardware" in chosen:
             chosen["hardware"] = {**written.get("hardware", {}), **chosen["hardware"]}
@@ -115,6 +124,12 @@ def read_deployment(name: str | None, flags: Mapping[str, Any]) -> "Deployment":
         if setting not in chosen and (found := settings.resolve(setting)).origin != "default":
             chosen[setting] = found.value
     return resolved(Deployment.of(wanted, **chosen))
+
+
+def names_document(name: str) -> bool:
+    """Whether a name is that of a file with a deployment."""
+    path = Path(name).expanduser()
+    return path.suffix in (".yaml", ".yml", ".json") and not _is_config(path)
 
 
 def with_hardware(flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,14 +164,12 @@ def _size(text: str) -> int:
 
 def yaml_of(path: Path) -> Any:
     """What a YAML or JSON file holds. Raises InvalidInputError."""
-    import yaml
+    from servolt.document import plain_of
 
     try:
-        return yaml.safe_load(path.read_bytes())
+        return plain_of(path.read_bytes())
     except OSError as error:
         raise InvalidInputError(f"{path} can't be read: {error.strerror}.", "Name a file that exists.") from error
-    except yaml.YAMLError as error:
-        raise InvalidInputError(f"it is no YAML: {' '.join(str(error).split())}.", "Correct the file.") from error
 
 
 def read_file(kind: type[Kind], path: Path) -> Kind:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from servolt.cli.deployment import read_deployment, with_hardware
+from servolt.cli.deployment import names_document, read_deployment, read_file, with_hardware
 from servolt.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from servolt.deployment import Deployment
     from servolt.workload import Workload
 
-__all__ = ["Doors", "asked", "door_options", "said_load"]
+__all__ = ["Doors", "asked", "asked_against", "door_options", "said_load"]
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 MAX_PLAN_BYTES = 16 * 2**20  # a plan with many load points has some 200 KB
@@ -72,6 +72,51 @@ def asked(
     if name is not None and name.endswith(".json") and (plain := _plan_in(Path(name).expanduser())) is not None:
         return _changed(*_parts(plain), flags, workload)
     return read_deployment(name, flags), workload
+
+
+# What holds for a second deployment on another engine too; all else is one engine's own.
+OF_ANY_ENGINE = frozenset(
+    {
+        *("quantization", "dtype", "kv_cache_dtype", "hardware", "max_model_len", "max_num_seqs"),
+        *("max_num_batched_tokens", "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"),
+        *("enable_prefix_caching", "enforce_eager", "enable_lora", "max_loras", "max_lora_rank"),
+        *("limit_mm_per_prompt", "trust_remote_code"),
+    }
+)
+OF_ONE_MODEL = frozenset({"speculative_config", "served_model_name", "tensor_split", "override_tensor"})
+
+
+def asked_against(
+    name: str, flags: Mapping[str, Any], workload: "Workload", first: "Deployment"
+) -> "tuple[Deployment, Workload]":
+    """The second deployment: what it doesn't say is as in the first, engine and hardware included.
+
+    A saved plan and a link say all there is.
+    """
+    from servolt.deployment import Deployment
+    from servolt.sources import resolved
+
+    if name.startswith(LINK) or (name.endswith(".json") and _plan_in(Path(name).expanduser()) is not None):
+        return asked(name, flags, workload)
+    other = read_file(Deployment, Path(name).expanduser()) if names_document(name) else Deployment.of(name)
+    said = other.model_dump(exclude_unset=True, exclude_none=True)
+    said |= {key: value for key, value in with_hardware(flags).items() if key != "hardware"}
+    held = {
+        key: value
+        for key, value in first.model_dump(exclude_unset=True, exclude_none=True).items()
+        if (said.get("engine", first.engine) == first.engine or key in OF_ANY_ENGINE)
+        and (said["model"] == first.model or key not in OF_ONE_MODEL)
+    }
+    hardware = _held_hardware(held.get("hardware", {}), said.get("hardware", {}))
+    hardware |= with_hardware(flags).get("hardware", {})
+    merged = {**held, **said, **({"hardware": hardware} if hardware else {})}
+    return resolved(Deployment.from_plain(merged)), workload
+
+
+def _held_hardware(first: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """Another device has another memory."""
+    is_other = said.get("accelerator", first.get("accelerator")) != first.get("accelerator")
+    return {key: value for key, value in first.items() if not is_other or not key.endswith("memory_bytes")} | dict(said)
 
 
 def _saved(path: Path) -> "tuple[Deployment, Workload]":

@@ -9,7 +9,7 @@ import click
 from servolt import settings
 from servolt.cli.completion import complete_model
 from servolt.cli.deployment import planned_options, yaml_of
-from servolt.cli.doors import Doors, asked, door_options
+from servolt.cli.doors import Doors, asked, asked_against, door_options
 from servolt.cli.economy import economy_options
 from servolt.cli.figures import figure_options
 from servolt.cli.optimise import Goals, goal_options, show_answer
@@ -111,7 +111,7 @@ def command(
     elif doors.against is not None:
         from servolt.cli.against import show_against
 
-        other = asked(doors.against, flags, workload)[0]
+        other = asked_against(doors.against, flags, workload, deployment)[0]
         show_against(plan, plan_for(other, workload, settings.folders(), economy=economy_for(other, costs)), out)
     else:
         out.document(plan, rows=plan_rows(plan), ids=[plan.verdict], human=lambda: plan_shown(plan))
