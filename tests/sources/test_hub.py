@@ -1,6 +1,7 @@
 """Models on the Hub: what is asked for, what is kept, what is said of one that can't be had."""
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,18 @@ import pytest
 from servolt.deployment import Deployment
 from servolt.errors import AddressError, ModelFileError, ModelNotFoundError
 from servolt.model import Model
-from servolt.sources import find_model, find_or_guess
+from servolt.sources import find_model, find_or_guess, hub_client
 from servolt.sources.hub import Hub
 from servolt.sources.hub_cache import FRESH_S, HubCache
 from servolt.sources.hub_client import (
     BusyError,
     GatedError,
     HubClient,
-    NotOnHubError,
     UnreachableError,
     endpoint,
     token,
 )
+from servolt.sources.names import NotOnHubError
 
 from .hub_server import TOKEN, FakeHub, serving
 
@@ -280,6 +281,17 @@ def test_no_network_is_told_soon(tmp_path: Path, hub: FakeHub) -> None:
     with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:9 can't be reached"):
         asking.find("org/two-shards")
     assert len(asking.waits) == 1
+
+
+def test_a_hub_that_takes_calls_and_never_answers_is_given_up(
+    tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_client, "_TIMEOUT", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asking = Asking(hub, tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(UnreachableError, match="can't be reached"):
+            asking.find("org/two-shards")
+    assert len(asking.waits) == 3
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ A user's rows stand in the folder `catalogue` beside the settings, in the same f
 
 from servolt.catalogue.additions import Added, add, row_of
 from servolt.catalogue.checks import check
-from servolt.catalogue.entries import ModelEntry, find_model_entry, models
+from servolt.catalogue.entries import ModelEntry, find_model_entry, known_model_entry, models
 from servolt.catalogue.grids import GridIntensity, grid_intensities, grid_intensity
 from servolt.catalogue.hardware import accelerators, find_accelerator, find_accelerators
 from servolt.catalogue.likely import Likely, likely_models, slip_of
@@ -30,6 +30,7 @@ __all__ = [
     "find_model_entry",
     "grid_intensities",
     "grid_intensity",
+    "known_model_entry",
     "likely_models",
     "models",
     "parse",

@@ -16,7 +16,15 @@ from servolt.catalogue.words import Name
 from servolt.document import Value
 from servolt.model import Model, model_from_config
 
-__all__ = ["TELLING", "ModelEntry", "find_model_entry", "model_entry_of", "models", "words_of_name"]
+__all__ = [
+    "TELLING",
+    "ModelEntry",
+    "find_model_entry",
+    "known_model_entry",
+    "model_entry_of",
+    "models",
+    "words_of_name",
+]
 
 
 class ModelEntry(Value):
@@ -48,6 +56,15 @@ def find_model_entry(name: str) -> ModelEntry:
     Raises UnknownNameError with the nearest names, and AmbiguousNameError with the candidates.
     """
     return _found(name, stamp("models"))
+
+
+def known_model_entry(name: str) -> ModelEntry | None:
+    """The same; None for an unknown name, at once. Raises AmbiguousNameError."""
+    own = stamp("models")
+    row = _as_written(own).get(name.strip().casefold())
+    if row is None:
+        row = _index(own).match(name, _read_model_name(name))
+    return None if row is None else model_entry_of(entries("models")[row])
 
 
 def models() -> tuple[ModelEntry, ...]:

@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from servolt.catalogue.entries import TELLING, ModelEntry, find_model_entry, models, words_of_name
-from servolt.catalogue.names import AmbiguousNameError, UnknownNameError
+from servolt.catalogue.entries import TELLING, ModelEntry, known_model_entry, models, words_of_name
+from servolt.catalogue.names import AmbiguousNameError
 from servolt.catalogue.rows import stamp
 from servolt.model.card import Size, size_in
 
@@ -66,9 +66,11 @@ def slip_of(text: str) -> str | None:
         return None
     for brand in difflib.get_close_matches(words[0], brands, n=3, cutoff=0.75):
         try:
-            return find_model_entry(text.lower().replace(words[0], brand, 1)).name
-        except (UnknownNameError, AmbiguousNameError):
+            entry = known_model_entry(text.lower().replace(words[0], brand, 1))
+        except AmbiguousNameError:
             continue
+        if entry is not None:
+            return entry.name
     return None
 
 
@@ -93,10 +95,11 @@ class _Text(NamedTuple):
 def _known(text: _Text) -> Likely | None:
     for name in (text.whole, text.name):
         try:
-            entry = find_model_entry(name)
-        except (UnknownNameError, AmbiguousNameError):
+            entry = known_model_entry(name)
+        except AmbiguousNameError:
             continue
-        return Likely((entry,), f"it is taken for {entry.name} of the catalogue", same=True)
+        if entry is not None:
+            return Likely((entry,), f"it is taken for {entry.name} of the catalogue", same=True)
     return None
 
 

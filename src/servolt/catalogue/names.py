@@ -97,15 +97,20 @@ class Index:
 
     def find(self, text: str, name: Name) -> int:
         """The row's number. Raises UnknownNameError, AmbiguousNameError."""
+        row = self.match(text, name)
+        if row is not None:
+            return row
+        raise UnknownNameError(self.language.what, text, self.nearest(text), "`servolt catalog list` prints them all.")
+
+    def match(self, text: str, name: Name) -> int | None:
+        """None for an unknown name: what is near it takes long to find. Raises AmbiguousNameError."""
         near = self._near(name)
         asked = name.words
         found = [one for one in near if one.name.words == asked]
         found = found or [one for one in near if sorted(one.name.words) == sorted(asked)]
         found = found or _longest([one for one in near if self._contained(one.name.words, asked)])
         found = found or [one for one in near if _shortened(one.name.words, asked)]
-        if found:
-            return self._one(text, name, found)
-        raise UnknownNameError(self.language.what, text, self.nearest(text), "`servolt catalog list` prints them all.")
+        return self._one(text, name, found) if found else None
 
     def nearest(self, text: str, most: int = NAMED) -> list[str]:
         """By the letters, the best first."""

@@ -3,14 +3,14 @@
 from typing import NamedTuple, Protocol, cast
 
 from servolt import registry
-from servolt.catalogue import AmbiguousNameError, UnknownNameError, find_model_entry
+from servolt.catalogue import AmbiguousNameError, UnknownNameError, find_model_entry, known_model_entry
 from servolt.deployment import Deployment
 from servolt.document import Problem
 from servolt.errors import AddressError, InvalidInputError, ModelFileError, ModelNotFoundError, ServoltError
 from servolt.model import Model
 from servolt.sources.figures import stated
 from servolt.sources.guesses import entry_model, guessed_model, name_and_format
-from servolt.sources.names import is_hub_id
+from servolt.sources.names import NotOnHubError, is_hub_id
 
 __all__ = ["Source", "Survey", "find_model", "find_or_guess", "list_models", "resolved", "survey_models"]
 
@@ -47,18 +47,16 @@ def find_model(deployment: Deployment) -> Model:
         model = source.find(deployment)
         if model is not None:
             return model
-    model, near = _from_catalogue(deployment)
+    model = _from_catalogue(deployment)
     if model is not None:
         return model
     if is_hub_id(deployment.model):
-        from servolt.sources.hub import Hub  # an HTTP client is dear, and few need one
-
-        model = Hub().find(deployment)
+        model = _from_hub(deployment)
         if model is not None:
             return model
     known = ", ".join(name for source in _sources() for name in filter(str.isprintable, source.names()))
     raise ModelNotFoundError(
-        f"no model is called {deployment.label!r} here.{near}",
+        f"no model is called {deployment.label!r} here.{_near(deployment)}",
         f"There are {known}; or give the path of a GGUF file, a folder or a config.json, or a Hub id OWNER/NAME.",
     )
 
@@ -69,8 +67,6 @@ def find_or_guess(deployment: Deployment) -> Model:
     Its metadata then hold `guessed_because`. A name that the Hub says it doesn't know is refused. Raises
     ModelNotFoundError, ModelFileError, AddressError.
     """
-    from servolt.sources.hub_client import NotOnHubError
-
     try:
         return find_model(deployment)
     except NotOnHubError:
@@ -79,19 +75,34 @@ def find_or_guess(deployment: Deployment) -> Model:
         return guessed_model(deployment, error)
 
 
-def _from_catalogue(deployment: Deployment) -> tuple[Model | None, str]:
-    """The model; else what else the name may mean, in words."""
+def _from_catalogue(deployment: Deployment) -> Model | None:
     name, quantization = name_and_format(deployment)
-    near = ""
     try:
-        entry = find_model_entry(name)
+        entry = known_model_entry(name)
+    except AmbiguousNameError:
+        return None
+    return None if entry is None else entry_model(entry, name, quantization, deployment.dtype)
+
+
+def _from_hub(deployment: Deployment) -> Model | None:
+    """A name that isn't there may be a slip: what is near it is said too."""
+    from servolt.sources.hub import Hub  # an HTTP client is dear, and few need one
+
+    try:
+        return Hub().find(deployment)
+    except NotOnHubError as error:
+        raise NotOnHubError(f"{error.cause}{_near(deployment)}", error.remedy) from error
+
+
+def _near(deployment: Deployment) -> str:
+    """What else in the catalogue the name may mean, in words."""
+    try:
+        find_model_entry(name_and_format(deployment)[0])
     except AmbiguousNameError as error:
-        near = f" In the catalogue it may be {', '.join(error.candidates)}."
+        return f" In the catalogue it may be {', '.join(error.candidates)}."
     except UnknownNameError as error:
-        near = f" The catalogue's nearest are {', '.join(error.nearest)}." if error.nearest else ""
-    else:
-        return entry_model(entry, name, quantization, deployment.dtype), ""
-    return None, near
+        return f" The catalogue's nearest are {', '.join(error.nearest)}." if error.nearest else ""
+    return ""
 
 
 def resolved(deployment: Deployment) -> Deployment:

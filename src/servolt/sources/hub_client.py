@@ -14,8 +14,9 @@ import httpx2
 
 from servolt import __version__
 from servolt.errors import AddressError, ModelFileError, ModelNotFoundError
+from servolt.sources.names import NotOnHubError
 
-__all__ = ["BusyError", "GatedError", "HubClient", "NotOnHubError", "Piece", "UnreachableError", "endpoint", "token"]
+__all__ = ["BusyError", "GatedError", "HubClient", "Piece", "UnreachableError", "endpoint", "token"]
 
 # The Hub's own names of what is wrong: huggingface_hub, utils/_http.py, `X-Error-Code`.
 _MISSING = {"RepoNotFound", "RevisionNotFound", "EntryNotFound"}
@@ -36,10 +37,6 @@ class BusyError(AddressError):
 
 class GatedError(ModelNotFoundError):
     """There is such a model, or may be, and who asks may not see it."""
-
-
-class NotOnHubError(ModelNotFoundError):
-    """The Hub was asked and shows no such model: a slip, more likely than not."""
 
 
 class Piece(NamedTuple):

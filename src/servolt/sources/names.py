@@ -2,7 +2,14 @@
 
 import re
 
-__all__ = ["is_hub_id"]
+from servolt.errors import ModelNotFoundError
+
+__all__ = ["NotOnHubError", "is_hub_id"]
+
+
+class NotOnHubError(ModelNotFoundError):
+    """The Hub was asked and shows no such model: a slip, more likely than not."""
+
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}(@[\w./-]{1,128})?")
 
