@@ -26,10 +26,13 @@ from benchmarks.planner.names import Configs, Named, family_of, format_in
 from benchmarks.planner.traps import trap_of
 from servolt.model import Model
 
-__all__ = ["Case", "crowd_cases", "memory_cases", "speed_cases"]
+__all__ = ["Case", "crowd_cases", "memory_cases", "speed_cases", "unstated_input"]
 
 # Where a row says no lengths: people's questions with a system prompt, and answers of a chat.
 UNSTATED_INPUT, UNSTATED_OUTPUT = 400, 512
+# About, of the tasks of ML.ENERGY's leaderboard, whose rows say no lengths of prompts: what their rates imply, with the
+# time that pictures take in their encoder.
+TASK_INPUT = {"gpqa": 300, "lm-arena-chat": 250, "sourcegraph-fim": 900, "image-chat": 1800, "video-chat": 4500}
 # Mean tokens of a prompt and of an answer in MLPerf's data sets, which its rows don't repeat (about; OpenOrca,
 # LongBench and others, CNN/DailyMail, five sets of reasoning, OpenOrca with GSM8K and MBXP).
 MLPERF_LENGTHS = {
@@ -233,7 +236,7 @@ def _workload(row: Row, deployment: Mapping[str, Any], devices: int) -> dict[str
         streams = MLPERF_STREAMS * devices
         return {"input_tokens": prompt, "output_tokens": answer, "concurrency": min(streams, 65536)}
     lengths = {
-        "input_tokens": round(_or(number(row, "isl"), UNSTATED_INPUT)) or 1,
+        "input_tokens": round(_or(number(row, "isl"), unstated_input(row))) or 1,
         "output_tokens": round(_or(number(row, "osl"), UNSTATED_OUTPUT)) or 1,
     }
     if rate := re.search(r"open loop ([\d.]+) req/s", row.get("scenario", "")):
@@ -243,6 +246,12 @@ def _workload(row: Row, deployment: Mapping[str, Any], devices: int) -> dict[str
         one = batch[-1]
         streams = int(one[7]) * int(one[4] or 1) if one[7] else max(1, streams // int(one[1] or 1))
     return lengths | {"concurrency": max(1, streams)}
+
+
+def unstated_input(row: Row) -> int:
+    """Of a row that doesn't say how long its prompts are."""
+    task = (row.get("scenario") or " ").split(" ")[0]
+    return TASK_INPUT.get(task, UNSTATED_INPUT)
 
 
 def _parallel(row: Row, devices: int) -> dict[str, Any]:

@@ -84,3 +84,23 @@ def test_speculation_gains_nothing_until_its_acceptance_is_measured() -> None:
 def test_every_engine_on_every_device_has_an_answer(name: str, engine: str) -> None:
     found = law(accelerator=name, engine=engine)
     assert 0 < found.decode_s(1, 100) < found.decode_s(8, 100) < 10
+
+
+def test_few_rows_for_an_expert_cost_a_whole_tile() -> None:
+    """Of a mixture a short prompt takes more than its share of a long one; of a dense model it takes its share."""
+    short, long = (law(MIXTURE, tensor_parallel_size=2).prompt_s(n) for n in (128, 4096))
+    assert short > 1.2 * long * 128 / 4096
+    assert law().prompt_s(128) == pytest.approx(law().prompt_s(4096) * 128 / 4096, rel=0.15)
+
+
+def test_a_prompt_that_comes_alone_is_not_slowed_by_groups_that_have_none() -> None:
+    grouped, split = law(MIXTURE, data_parallel_size=4), law(MIXTURE, tensor_parallel_size=4)
+    assert grouped.work.groups == 4
+    assert grouped.prefill_s(4096) < 4 * split.prefill_s(4096)
+    assert grouped.prefill_s(4096) - grouped.prefill_s(1) < grouped.prompt_s(4096)
+
+
+def test_a_version_before_a_known_change_starts_later() -> None:
+    early, late = (law(engine="sglang", engine_version=version) for version in ("0.5.6", "0.5.10"))
+    assert early.constants.queue > late.constants.queue
+    assert law(engine="sglang").constants == late.constants

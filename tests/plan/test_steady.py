@@ -50,3 +50,21 @@ def test_at_a_request_rate_requests_leave_as_fast_as_they_come() -> None:
 
 def test_loading_takes_as_long_as_the_drive_needs() -> None:
     assert load_time_s("llamacpp", 10e9, storage_bytes_per_s=1e9) > 10
+
+
+def test_prompts_of_others_fall_before_the_first_token_or_between_the_others_but_not_twice() -> None:
+    """In one generation of a closed loop a stream meets each other stream's prompt at most once."""
+    one, found = law(), steady(law(), concurrency=32, **LOAD)
+    prompts_s = 31 * one.prompt_s(LOAD["input_len"])
+    between_s = (found.tpot - found.itl) * LOAD["output_len"]
+    assert 0 < between_s < one.constants.interference * prompts_s
+
+
+def test_a_first_token_waits_longer_the_less_the_others_decode() -> None:
+    """Where prompts are all that is done, one waits for half of the other streams; where they are few, for none."""
+    prompt_s = law().prompt_s(1024)
+    idle, full = (steady(law(), input_len=1024, output_len=n, concurrency=64) for n in (4096, 2))
+    queue_s = law().constants.queue * 63 * prompt_s
+    alone_s = law().constants.request_s + law().prefill_s(1024)
+    assert idle.ttft - idle.itl - alone_s - queue_s < prompt_s
+    assert 0.3 * 64 * prompt_s < full.ttft - full.itl - alone_s - queue_s < 0.5 * 64 * prompt_s

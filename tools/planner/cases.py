@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.planner.cases import unstated_input
 from servolt.catalogue import find_accelerator
 from servolt.deployment import Deployment, Hardware
 from servolt.errors import ServoltError
@@ -29,8 +30,6 @@ PRECISIONS = {
     "4-bit": "int4",
     "q4_k - medium": "q4_k_m",
 }
-# What a row with an unstated prompt length is taken to have: people's questions with a system prompt, in tokens.
-UNSTATED_INPUT = 400.0
 # Words of a model's name that say nothing about its sizes.
 NOISE = re.compile(
     r"\b(meta|instruct|hf|base|chat|it|thinking|fp8|nvfp4|fp4|mxfp4|bf16|awq|gptq|int4|quark|amd|kv|checkpoint|nvidia"
@@ -140,7 +139,7 @@ def _case(row: Mapping[str, str], known: Models) -> Case | None:
         precision=row["precision"].lower(),
         version=row["engine_version"],
         concurrency=_number(row["concurrency"]) or 1.0,
-        input_len=UNSTATED_INPUT if row["isl"] == "" else float(row["isl"]),
+        input_len=float(unstated_input(row) if row["isl"] == "" else row["isl"]),
         output_len=output_len,
         ttft=_seconds(row["ttft_ms"]),
         tpot=_seconds(row["tpot_ms"]),

@@ -27,8 +27,8 @@ METHOD = "P10 and P90 of the errors of such deployments that were left out of th
 # Of these no errors were measured.
 BY_HAND = frozenset(
     {
-        *("load_time", "energy_per_output_token", "energy_per_request", "saturation_concurrency"),
-        *("saturation_request_rate", "kv_concurrency", "utilisation", "idle_energy_share"),
+        *("load_time", "saturation_concurrency", "saturation_request_rate"),
+        *("kv_concurrency", "utilisation", "idle_energy_share"),
     }
 )
 BY_HAND_METHOD = "a width set by hand: no errors of this figure were measured"

@@ -7,24 +7,31 @@ from functools import cache
 from importlib.resources import files
 
 from servolt.gpu import Accelerator
-from servolt.plan.roofline import RooflineLaw
+from servolt.plan.roofline import RooflineLaw, least
 from servolt.plan.steady import Steady
 
-__all__ = ["power_w"]
+__all__ = ["power_w", "share_drawn"]
 
 
 def power_w(law: RooflineLaw, state: Steady, accelerator: Accelerator) -> float:
-    """Watts of all devices, of accelerators whose power limit is known.
-
-    A device that waits draws its floor; memory and arithmetic take it to the limit. Host and cooling are not in it.
-    """
-    table = _constants()
+    """Watts of all devices, of accelerators whose power limit is known. Host and cooling are not in it."""
     context = (state.total_throughput - state.output_throughput / 2) / state.request_throughput
-    read_s, compute_s = law.busy_s(state.running / law.work.replicas, context)
+    busy = law.busy_s(state.running / law.work.replicas, context)
     token_s = min(state.concurrency, state.running) / state.output_throughput  # of those that wait nothing is computed
-    busy = table["memory"] * min(1.0, read_s / token_s) + table["arithmetic"] * math.sqrt(min(1.0, compute_s / token_s))
-    share = table["floor"] + (1 - table["floor"]) * (1 - math.exp(-busy))
+    share = share_drawn(_constants(), *busy, token_s)
     return (accelerator.tdp_w or 0.0) * accelerator.count * share
+
+
+def share_drawn(constants: Mapping[str, float], read_s: float, compute_s: float, token_s: float) -> float:
+    """Of the power limit, for steps of `token_s` in which memory and arithmetic are busy for so long.
+
+    A device that waits draws its floor; memory and arithmetic take it to the limit. Holds for arrays too.
+    """
+    floor = constants["floor"]
+    busy = constants["memory"] * least(1.0, read_s / token_s)
+    busy += constants["arithmetic"] * least(1.0, compute_s / token_s) ** 0.5
+    share: float = floor + (1.0 - floor) * (1.0 - math.e**-busy)
+    return share
 
 
 @cache

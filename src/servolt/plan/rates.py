@@ -30,6 +30,10 @@ ENGINES: Mapping[str, str] = {
 # Versions since which an engine schedules the next step while one runs, unless it is told not to: vllm's release notes
 # of 0.14.0 (asynchronous scheduling by default), sglang's of 0.4 (overlap scheduler).
 OVERLAPS_SINCE: Mapping[str, tuple[int, ...]] = {"vllm": (0, 14), "sglang": (0, 4)}
+# Versions before which first tokens were seen to come later and to wait for more of the prompts of others, each engine
+# in its own way. The reference runs of these versions are of a collection of their own, so that some of it may be how
+# its clients send.
+EARLY_BEFORE: Mapping[str, tuple[int, ...]] = {"sglang": (0, 5, 8), "tensorrt_llm": (1, 1)}
 
 
 class Rates(NamedTuple):
@@ -44,9 +48,11 @@ class Rates(NamedTuple):
     expert_flops: Four
     prompt_flops: Four
     prompt_expert_flops: Four
+    expert_tile: float  # rows of a tile that stay empty, on average
     decode_attention: float
     prompt_attention: float
     link: float
+    prompt_link: float  # messages of prompts are large
     routing: float  # of a step's tokens, how independently they choose their experts
     overlap: float  # how sharply the slower of memory and arithmetic rules: the power of the mean of both
     step_s: float
@@ -78,10 +84,11 @@ RATE_NAMES = (
         "decode_packed",
         "decode_experts",
     ),
-    *("prompt_half", "prompt_fp8", "prompt_fp4", "prompt_packed", "prompt_experts", "decode_attention"),
+    *("prompt_half", "prompt_fp8", "prompt_fp4", "prompt_packed", "prompt_experts", "expert_tile", "decode_attention"),
     *(
         "prompt_attention",
         "link",
+        "prompt_link",
         "routing",
         "overlap",
         "launch",
@@ -122,10 +129,13 @@ def traits_of(deployment: Deployment, accelerator: Accelerator, *, devices: floa
 
 
 def _version_traits(engine: str, version: str | None) -> set[str]:
-    """`waiting`: the engine schedules a step only when the one before it is done."""
+    """`waiting`: the engine schedules a step only when the one before it is done. `early_...`: see EARLY_BEFORE."""
     known = version_key(version) if version else None
-    overlaps_since = OVERLAPS_SINCE.get(engine)
-    return {"waiting"} if known and overlaps_since and known < overlaps_since else set()
+    if not known:
+        return set()
+    waiting = {"waiting"} if engine in OVERLAPS_SINCE and known < OVERLAPS_SINCE[engine] else set()
+    early = {f"early_{engine}"} if engine in EARLY_BEFORE and known < EARLY_BEFORE[engine] else set()
+    return waiting | early
 
 
 def rates_of(table: Table, traits: Mapping[str, float]) -> Rates:
@@ -145,9 +155,11 @@ def rates_of(table: Table, traits: Mapping[str, float]) -> Rates:
         expert_flops=_times(decode, value["decode_experts"]),
         prompt_flops=prompt,
         prompt_expert_flops=_times(prompt, value["prompt_experts"]),
+        expert_tile=value["expert_tile"],
         decode_attention=value["decode_attention"],
         prompt_attention=value["prompt_attention"],
         link=value["link"],
+        prompt_link=value["prompt_link"],
         routing=value["routing"],
         overlap=value["overlap"],
         step_s=value["step_s"],

@@ -67,13 +67,9 @@ class RooflineLaw:
         return flop_s > read_s
 
     def busy_s(self, sequences: float, context: float) -> tuple[float, float]:
-        """Of a decode step, seconds in which memory is read, and in which arithmetic at its peak rate would be done."""
+        """Of a decode step, seconds in which memory is read, and in which arithmetic is done, at rates as reached."""
         sides = self._sides(sequences, context)[:3]
-        work = self.work
-        own = sequences / work.groups / least(work.stages, sequences)
-        attended = sum(span.decode_flop_s * least(context, span.window) for span in work.spans)
-        tokens = own * (sum(work.dense_flop_s) + work.head_flop_s + attended)
-        return sum(read_s for read_s, _ in sides), tokens + own * work.groups * sum(work.expert_flop_s)
+        return sum(read_s for read_s, _ in sides), sum(flop_s for _, flop_s in sides)
 
     @property
     def _emitted(self) -> float:
@@ -129,14 +125,15 @@ class RooflineLaw:
         sides = self._attention_sides(sequences / self.work.groups, context, 1)
         beside = _greater(*sides, self.constants.overlap)
         tail = (sequences + prompts) / self.work.groups * self.constants.sequence_s
-        return self._pass_s(prompt_tokens + sequences, prompt_tokens, prompt_context) + beside + tail
+        once = self._pass_s(prompt_tokens + sequences, prompt_tokens, prompt_context, self.work.groups)
+        return once + beside + tail
 
     def prefill_s(self, tokens: float) -> float:
         """A prompt alone, up to its first token. A token attends to half the prompt on average."""
-        return self._pass_s(tokens, tokens, tokens / 2) + self.constants.sequence_s
+        return self._pass_s(tokens, tokens, tokens / 2, groups=1.0) + self.constants.sequence_s
 
-    def _pass_s(self, tokens: float, prompt_tokens: float, prompt_context: float) -> float:
-        """Chunks go through the stages one behind the other."""
+    def _pass_s(self, tokens: float, prompt_tokens: float, prompt_context: float, groups: float) -> float:
+        """Chunks go through the stages one behind the other. `groups` are those that bring as many tokens each."""
         work, rates = self.work, self.constants
         passes = 1.0 + tokens / self._batch_tokens - least(1.0, tokens / self._batch_tokens)
         behind = (passes + work.stages - 1.0) / (passes * work.stages)
@@ -145,20 +142,26 @@ class RooflineLaw:
             _over(work.dense_bytes, rates.dense_bandwidth)
             + touched(work.expert_share, tokens, rates.routing) * _over(work.expert_bytes, rates.expert_bandwidth)
         ) / bandwidth
-        compute_s = tokens * self._token_s()
+        compute_s = self._compute_s(tokens, groups)
         once = _greater(passes * read_s, compute_s, rates.overlap) + passes * self._prompt_layers_s()
         attended = prompt_tokens * self._attended_s(prompt_context)
-        return (once + attended + tokens * work.link_s / rates.link) * behind + rates.step_s + work.host_s
+        return (once + attended + tokens * work.link_s / rates.prompt_link) * behind + rates.step_s + work.host_s
 
     def prompt_s(self, tokens: float) -> float:
         """What a prompt adds to steps that run anyway: its arithmetic, without the weights' bytes and the launches."""
-        added = tokens * (self._token_s() + self._attended_s(tokens / 2) + self.work.link_s / self.constants.link)
+        added = tokens * (self._attended_s(tokens / 2) + self.work.link_s / self.constants.prompt_link)
+        added += self._compute_s(tokens, self.work.groups)
         return added / self.work.stages
 
-    def _token_s(self) -> float:
-        """Prompts come in all groups alike, so that each expert gets those of all."""
-        dense = _over(self.work.dense_flop_s, self.constants.prompt_flops)
-        return dense + self.work.groups * _over(self.work.expert_flop_s, self.constants.prompt_expert_flops)
+    def _compute_s(self, tokens: float, groups: float) -> float:
+        """Where prompts come in several groups at the same time, each expert gets those of all.
+
+        Products with an expert are done in tiles of rows: the last one of each expert is in part empty.
+        """
+        work, rates = self.work, self.constants
+        rows = tokens + rates.expert_tile / (work.expert_share + (work.expert_share == 0.0))
+        experts = groups * rows * _over(work.expert_flop_s, rates.prompt_expert_flops)
+        return tokens * _over(work.dense_flop_s, rates.prompt_flops) + experts
 
     def _attended_s(self, context: float) -> float:
         return (

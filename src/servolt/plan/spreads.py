@@ -27,10 +27,10 @@ def factors_of(metric: str, deployment: Deployment, model: Model, accelerator: A
     kind = table["metrics"].get(metric, "token")
     engine = ENGINES.get(deployment.engine, deployment.engine)
     words = {engine, "experts" if any(layer.experts for layer in model.layers) else "dense"}
-    low, high = _class("token" if kind == "rate" else kind, words, table)
+    low, high = _class(kind, words, table)
     wider = _doubt(engine, model, accelerator) if kind != "load" else 0.0
     low, high = -math.hypot(low, wider), math.hypot(high, wider)
-    if kind in ("rate", "prompt"):
+    if metric.endswith("_throughput"):
         low, high = -high, -low
     return math.exp(low), math.exp(high)
 

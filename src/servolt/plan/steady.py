@@ -140,12 +140,24 @@ def times_of(
     prompt = law.prompt_s(input_len)
     others = running / law.work.groups - 1.0
     others = (others + abs(others)) / 2.0
-    between = rates.interference * others * prompt / output_len
+    between = rates.interference * (1.0 - rates.queue) * others * prompt / output_len
     tpot = step + between
-    first = rates.request_s + step + law.prefill_s(input_len) + rates.queue * others * prompt
+    ahead = rates.queue * others * prompt + _before(running / law.work.groups, prompt, (output_len - 1.0) * tpot)
+    first = rates.request_s + step + law.prefill_s(input_len) + ahead
     waiting = (streams / running - 1.0) * (first + (output_len - 1.0) * tpot)
     waiting = (waiting + abs(waiting)) / 2.0
     return Times(running, room, step, between, tpot, first + waiting, waiting)
+
+
+def _before(streams: float, prompt_s: float, decoding_s: float) -> float:
+    """What a prompt waits for those before it: one server for prompts in a closed loop, where all else decode.
+
+    Mean value analysis (Reiser and Lavenberg 1980) in Schweitzer's closed form; half of it, for prompts that take
+    equally long wait half as long as those of random length (Pollaczek and Khinchine).
+    """
+    over = prompt_s * streams - decoding_s
+    stay: float = (over + (over**2 + 4.0 * prompt_s * decoding_s) ** 0.5) / 2.0
+    return (stay - prompt_s) / 2.0
 
 
 def _bottleneck(law: RooflineLaw, times: Times, context: float, concurrency: float) -> Bottleneck:
