@@ -187,7 +187,8 @@ def _llama(row: Row) -> dict[str, Any]:
 
 
 def _speed_case(row: Row, configs: Configs) -> Case:
-    engine = engine_of(row["engine"], row.get("engine_version", ""), row.get("date", ""))
+    # A date doesn't tell how a run's steps were scheduled: recipes turned that on before it was an engine's default.
+    engine = engine_of(row["engine"], row.get("engine_version", ""))
     named = configs.find(row["model"])
     notes, mode = row.get("notes", ""), row.get("mode", "")
     deployment = _deployment(row, engine, named, row.get("precision", ""))
