@@ -21,7 +21,8 @@ __all__ = ["Likely", "likely_models", "slip_of"]
 
 
 class Likely(NamedTuple):
-    """`entries` stand by size; several where it is left open. `same`: these very layers, perhaps with other weights."""
+    """`entries` stand by size; several where it is left open. `why` says what speaks for them. `same`: these very
+    layers, perhaps with other weights."""
 
     entries: tuple[ModelEntry, ...]
     why: str
@@ -99,7 +100,7 @@ def _known(text: _Text) -> Likely | None:
         except AmbiguousNameError:
             continue
         if entry is not None:
-            return Likely((entry,), f"it is taken for {entry.name} of the catalogue", same=True)
+            return Likely((entry,), "the catalogue has that name", same=True)
     return None
 
 
@@ -116,7 +117,7 @@ def _contained(text: _Text) -> Likely | None:
     if not found:
         return None
     _, _, entry, same = max(found, key=lambda one: one[:2])
-    return Likely((entry,), f"its name holds that of {entry.name} of the catalogue", same=same)
+    return Likely((entry,), "its name holds that one", same=same)
 
 
 def _of_class(text: _Text) -> Likely | None:
@@ -141,7 +142,7 @@ def _of_family_and_size(text: _Text) -> Likely | None:
     if not found:
         return None
     entry = max(found, key=lambda one: one[:3])[3]
-    return Likely((entry,), f"{entry.name} of the catalogue has its family's name and its size")
+    return Likely((entry,), "of its family and its size")
 
 
 def _of_relatives(text: _Text) -> Likely | None:
@@ -165,7 +166,7 @@ def _of_relatives(text: _Text) -> Likely | None:
         return len(other), abs((_version(words) or 0) - asked), _distance(one, size)
 
     entry = min(alike, key=unlike)
-    return Likely((entry,), f"{entry.name} of the catalogue is of the same makers and about the same size")
+    return Likely((entry,), "of the same makers and about the same size")
 
 
 def _of_family(text: _Text) -> Likely | None:
@@ -208,13 +209,13 @@ def _sized(some: Sequence[ModelEntry], size: Size | None, what: str) -> Likely |
     if size is not None:
         nearest = min(some, key=lambda one: _distance(one, size))
         if _distance(nearest, size) < _RELATED:
-            return Likely((nearest,), f"{nearest.name} of the catalogue is {what} and the nearest in size")
+            return Likely((nearest,), f"{what}, the nearest in size")
         return None
     ordered = tuple(sorted(some, key=lambda one: one.parameters))
     if ordered[-1].parameters < ordered[0].parameters * _ALIKE:
-        return Likely(ordered[:1], f"{ordered[0].name} is what the catalogue has {what}")
+        return Likely(ordered[:1], f"what the catalogue has {what}")
     ends = f"{ordered[0].name} to {ordered[-1].name}"
-    return Likely(ordered, f"its size is not said, and those {what} in the catalogue go from {ends}")
+    return Likely(ordered, f"its size is not said, those {what} go from {ends}, and the intervals with them")
 
 
 def _without(asked: tuple[str, ...], words: tuple[str, ...]) -> tuple[str, ...] | None:

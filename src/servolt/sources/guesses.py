@@ -59,7 +59,7 @@ def _like(name: str, quantization: str | None, dtype: str | None, likely: Likely
     model = entry_model(likely.middle, name, quantization, dtype)
     if not likely.same:
         model = model.model_copy(update={"basis": "card"})
-    model = _noted(model, f"{error.cause} So {likely.why}.")
+    model = _noted(model, f"{error.cause} It is planned as {likely.middle.name} of the catalogue: {likely.why}.")
     if len(likely.entries) == 1:
         return model
     ends = _BETWEEN.join((likely.entries[0].name, likely.entries[-1].name))
