@@ -22,6 +22,9 @@ __all__ = ["command"]
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 Row = dict[str, Any]
+GRAPHS = (
+    "graph is what this version takes off the pool, its own estimate; graphs_taken is what they took once captured."
+)
 
 
 @click.command()
@@ -31,6 +34,7 @@ Row = dict[str, Any]
 @click.option("--list", "listed", is_flag=True, help="List what is known.")
 @click.option("--forget", multiple=True, metavar="ID", help="Drop what is known under this id, or all.")
 @click.option("--unverified", is_flag=True, help="Of others: may widen intervals, and never narrows one.")
+@click.option("--force", is_flag=True, help="Keep a log that contradicts its model or settings, as they are said.")
 @click.option("--deployment", "deployment_file", type=FILE, help="The deployment as YAML or JSON, in place of MODEL.")
 @planned_options
 @output_options
@@ -41,6 +45,7 @@ def command(
     listed: bool,
     forget: tuple[str, ...],
     unverified: bool,
+    force: bool,
     deployment_file: Path | None,
     flags: Mapping[str, Any],
     out: Output,
@@ -56,7 +61,7 @@ def command(
         which = " and ".join(chosen) + " exclude each other" if chosen else "nothing to learn from is named"
         raise InvalidInputError(f"{which}.", f"Give one of {', '.join(asked)}.")
     if log is not None:
-        _learn(log, _given(model, deployment_file, flags), not unverified, out)
+        _learn(log, _given(model, deployment_file, flags), not unverified, force, out)
     elif results is not None:
         _import(results, not unverified, out)
     elif listed:
@@ -79,11 +84,13 @@ def _given(model: str | None, file: Path | None, flags: Mapping[str, Any]) -> di
     return {**written, **with_hardware(flags)}
 
 
-def _learn(path: Path, given: Mapping[str, Any], verified: bool, out: Output) -> None:
+def _learn(path: Path, given: Mapping[str, Any], verified: bool, force: bool, out: Output) -> None:
     from servolt.study.learn import learn_log, read_text
 
     try:
-        lesson = learn_log(read_text(path), settings.folders(), given=given, provenance=path.name, verified=verified)
+        lesson = learn_log(
+            read_text(path), settings.folders(), given=given, provenance=path.name, verified=verified, force=force
+        )
     except InvalidInputError as error:
         raise InvalidInputError(f"{path}: {error.cause}", error.remedy) from error
     rows = _terms(lesson)
@@ -95,6 +102,7 @@ def _learn(path: Path, given: Mapping[str, Any], verified: bool, out: Output) ->
         return [
             _headline(lesson),
             table(["term", "predicted>", "logged>", "ratio>"], cells),
+            *([GRAPHS] if lesson.row.graphs_taken_bytes is not None else []),
             *(labelled(problem.severity, f"{problem.message} {problem.remedy}") for problem in lesson.problems),
         ]
 
@@ -123,6 +131,9 @@ def _terms(lesson: "Lesson") -> list[Row]:
         }
         for name, term in row.terms.items()
     ]
+    if row.graphs_taken_bytes is not None:
+        taken = {"predicted": None, "logged": row.graphs_taken_bytes, "ratio": None, "unit": "bytes"}
+        rows.append({"id": row.id, "term": "graphs_taken", **taken})
     if row.kv_cache_tokens is not None:
         ratio = row.kv_cache_tokens / row.predicted_tokens if row.predicted_tokens else None
         tokens = {"predicted": row.predicted_tokens, "logged": row.kv_cache_tokens, "ratio": ratio, "unit": "tokens"}

@@ -22,6 +22,7 @@ __all__ = [
     "LoggedTerm",
     "Source",
     "alike_version",
+    "bare_name",
     "conditions_of",
     "same_model",
     "same_parallelism",
@@ -116,6 +117,9 @@ class KnownMemory(Value):
     predicted_tokens: int | None = Field(None, ge=0)
     num_gpu_blocks: int | None = Field(None, ge=0)
     max_concurrency: float | None = Field(None, ge=0)
+    graphs_taken_bytes: int | None = Field(
+        None, ge=0, description="by the captured graphs, where the term is what the engine reckoned for them before"
+    )
     source: Source = "log"
     date: str = Field(description="when it was learnt, RFC 3339")
     provenance: str = Field("", description="the file, or who says so")
@@ -219,7 +223,7 @@ def conditions_of(
         pp=ranks.pp,
         dp=ranks.dp,
         ep=ranks.ep,
-        model=_bare(deployment.model),
+        model=bare_name(deployment.model),
         shape=None if model is None else _shape(model),
         parameters=None if model is None else model.total_params,
         family=None if model is None else model.architecture,
@@ -269,9 +273,10 @@ def same_parallelism(one: Conditions, other: Conditions) -> bool:
     return (one.tp, one.pp, one.dp, one.ep) == (other.tp, other.pp, other.dp, other.ep)
 
 
-def _bare(name: str) -> str:
-    """
-    >>> _bare("meta-llama/Llama-3.1-8B-Instruct"), _bare("/models/Llama-3.1-8B-Instruct/")
+def bare_name(name: str) -> str:
+    """Of a Hub id or a path, what names the model.
+
+    >>> bare_name("meta-llama/Llama-3.1-8B-Instruct"), bare_name("/models/Llama-3.1-8B-Instruct/")
     ('llama-3.1-8b-instruct', 'llama-3.1-8b-instruct')
     """
     parts = [part for part in re.split(r"[/\\]", name) if part]

@@ -43,13 +43,17 @@ def learnt_memory(
 ) -> KnownMemory:
     """`raw` is the budget that is planned without anything known; None where the model isn't."""
     found = {} if log.first is None else dict(_terms(log, raw))
+    where = conditions_of(deployment, model, accelerator, raw)
+    if log.generation is not None:
+        where = where.model_copy(update={"lenient": {**where.lenient, "generation": log.generation}})
     return KnownMemory(
-        conditions=conditions_of(deployment, model, accelerator, raw),
+        conditions=where,
         terms=found,
         kv_cache_tokens=log.kv_cache_tokens,
         predicted_tokens=None if raw is None else raw.kv_cache_tokens,
         num_gpu_blocks=log.num_gpu_blocks,
         max_concurrency=log.max_concurrency,
+        graphs_taken_bytes=_graphs_taken(log),
         date=date,
         provenance=provenance,
         verified=verified,
@@ -76,7 +80,7 @@ def _terms(log: StartupLog, raw: Budget | None) -> Iterator[tuple[TermName, Logg
         "kv_cache": said.kv_cache_bytes,
         "state": said.state_bytes,
         "activation": said.activation_bytes,
-        "graph": said.graph_estimate_bytes if subtracts else said.graph_bytes,
+        "graph": said.graph_estimate_bytes if subtracts else said.graph_bytes,  # see _graphs_taken
         "overhead": said.overhead_bytes,
     }
     for name in TERMS:
@@ -93,6 +97,12 @@ def _terms(log: StartupLog, raw: Budget | None) -> Iterator[tuple[TermName, Logg
                 predicted_high=predicted.high if predicted else None,
             ),
         )
+
+
+def _graphs_taken(log: StartupLog) -> int | None:
+    """None where the term says it itself."""
+    said = log.first
+    return None if said is None or not _subtracts(log) else said.graph_bytes
 
 
 def _subtracts(log: StartupLog) -> bool:

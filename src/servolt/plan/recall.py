@@ -28,6 +28,7 @@ from servolt.plan.known import (
 )
 from servolt.plan.memory import TERMS, Budget, Term, TermName
 from servolt.plan.memory.emulate import budget_of
+from servolt.plan.starts import LOGGED_SPREAD_BYTES, agree, is_same, starts_of
 from servolt.workload import Workload
 
 __all__ = ["as_logged", "known_budget", "known_points", "known_terms", "shifts_of"]
@@ -40,8 +41,6 @@ MEMORY_LEVELS = (("version", 12.0), ("accelerator", 12.0), ("model", 0.5))
 LEAST_OTHERS = 6
 # What is left of a term's variance when the same model logged it in another deployment.
 MODEL_REST = 0.25
-# Logs say hundredths of a GiB (llama.cpp's of a MiB), and the same start twice differs by as much.
-LOGGED_SPREAD_BYTES = 0.01 * 2**30
 # Levels of speed. Of 155 deployments (see plan/correction.py) those that share engine and device only are no more alike
 # than any two; those that share the model too have a third of the variance.
 SPEED_LEVELS = (("accelerator", 32.0), ("engine", 32.0), ("family", 1.0))
@@ -50,7 +49,6 @@ FAMILY_REST = 1 / 3
 OF_THE_MODEL: tuple[TermName, ...] = ("weights", "state")
 # Terms of which only this very deployment's own log tells: pools are what is left.
 OWN_ONLY: tuple[TermName, ...] = ("kv_cache",)
-POOLING = ("vllm", "sglang", "tensorrt_llm")  # whose pool has one size whatever the length of a request
 
 
 def known_budget(known: KnownDeployments, deployment: Deployment, model: Model, accelerator: Accelerator) -> Budget:
@@ -76,13 +74,14 @@ def known_terms(
     if not known.memory:
         return {}
     asked = conditions_of(deployment, model, accelerator, raw)
+    starts = starts_of(known.memory, asked)
     found: dict[TermName, Term] = {}
     for name in TERMS:
-        logged = [(row, row.terms[name]) for row in known.memory if name in row.terms and _alike(row.conditions, asked)]
-        own = [(row, term) for row, term in _latest(logged) if row.verified and _same(name, row.conditions, asked)]
-        term = _own(*own[-1]) if own else None
-        if term is None and raw is not None and name not in OWN_ONLY:
-            term = _shifted(raw.per_rank[0].terms[name], name, logged, asked)
+        formula = None if raw is None else raw.per_rank[0].terms[name]
+        term = None if starts is None else starts.term(name, asked, formula)
+        if term is None and formula is not None and name not in OWN_ONLY:
+            logged = [(row, row.terms[name]) for row in known.memory if name in row.terms]
+            term = _shifted(formula, name, _of_known_versions(logged, asked), asked)
         found |= {} if term is None else {name: term}
     return found
 
@@ -94,24 +93,8 @@ def as_logged(
     if not known.memory:
         return budget
     asked = conditions_of(deployment, model, accelerator, budget)
-    rows = [
-        row
-        for row in known.memory
-        if row.verified
-        and row.conditions.max_model_len == asked.max_model_len
-        and _same("kv_cache", row.conditions, asked)
-    ]
-    if not rows:
-        return budget
-    row = max(rows, key=lambda one: one.date)
-    said: dict[str, float | None] = {
-        "kv_cache_tokens": row.kv_cache_tokens,
-        "num_gpu_blocks": row.num_gpu_blocks,
-        "max_concurrency": row.max_concurrency,
-    }
-    for name in ("kv_cache_tokens", "max_concurrency"):
-        said |= {f"{name}_low": said[name], f"{name}_high": said[name]}
-    return budget.model_copy(update={name: value for name, value in said.items() if value is not None})
+    starts = starts_of(known.memory, asked)
+    return budget if starts is None else budget.model_copy(update=starts.room(budget, asked))
 
 
 def known_points(
@@ -149,46 +132,14 @@ class _Level(NamedTuple):
     logs: int
 
 
-def _latest(logged: Sequence[tuple[KnownMemory, LoggedTerm]]) -> list[tuple[KnownMemory, LoggedTerm]]:
-    return sorted(logged, key=lambda pair: pair[0].date)
-
-
-def _alike(one: Conditions, asked: Conditions) -> bool:
-    return one.engine == asked.engine
-
-
-def _same(name: TermName, one: Conditions, asked: Conditions) -> bool:
-    """Whether what was logged of a term is what the asked deployment would log."""
-    same = (
-        one.engine == asked.engine
-        and alike_version(one.engine_version, asked.engine_version, asked.engine)
-        and one.accelerator == asked.accelerator
-        and one.dtype in (asked.dtype, None)
-        and same_parallelism(one, asked)
-        and same_model(one, asked)
-        and _agree(one, asked)
-    )
-    if name in ("activation", "graph", "state", "kv_cache"):
-        same = same and _batches(one) == _batches(asked)
-    if name in ("state", "kv_cache"):
-        same = same and (one.kv_cache_dtype, one.utilization) == (asked.kv_cache_dtype, asked.utilization)
-        same = same and (asked.engine in POOLING or one.max_model_len == asked.max_model_len)
-    return same
-
-
-def _agree(one: Conditions, asked: Conditions) -> bool:
-    lenient = all(asked.lenient.get(name, value) == value for name, value in one.lenient.items())
-    return one.strict == asked.strict and lenient
-
-
-def _batches(conditions: Conditions) -> tuple[int | None, int | None]:
-    return conditions.max_num_seqs, conditions.max_num_batched_tokens
-
-
-def _own(row: KnownMemory, term: LoggedTerm) -> Term:
-    spread = 0 if row.conditions.engine == "llamacpp" else round(LOGGED_SPREAD_BYTES)
-    low, high = max(0, term.bytes - spread), term.bytes + spread
-    return Term(bytes=term.bytes, low=low, high=high, basis="measured", formula=f"logged by it, learnt {row.date[:10]}")
+def _of_known_versions(
+    logged: Sequence[tuple[KnownMemory, LoggedTerm]], asked: Conditions
+) -> list[tuple[KnownMemory, LoggedTerm]]:
+    """Logs of this engine; those that don't say their version count only where no other does."""
+    here = [(row, term) for row, term in logged if row.conditions.engine == asked.engine]
+    known = [(row, term) for row, term in here if row.conditions.engine_version is not None]
+    is_told = any(alike_version(row.conditions.engine_version, asked.engine_version, asked.engine) for row, _ in known)
+    return known if asked.engine_version is not None and is_told else here
 
 
 def _shifted(
@@ -199,7 +150,7 @@ def _shifted(
     believed = [(row, one) for row, one in residuals if abs(one) <= BELIEVED]
     trusted = [(row.conditions, one) for row, one in believed if row.verified]
     level = _level(trusted, _memory_levels(name, asked))
-    doubtful = [one for row, one in believed if not row.verified and _same(name, row.conditions, asked)]
+    doubtful = [one for row, one in believed if not row.verified and is_same(name, row.conditions, asked)]
     if (not level.logs and not doubtful) or not raw.bytes:
         return None
     size = raw.bytes * math.exp(level.log_shift)
@@ -270,7 +221,7 @@ def _same_speed(one: Conditions, asked: Conditions) -> bool:
         and same_parallelism(one, asked)
         and same_model(one, asked)
         and one.kv_cache_dtype == asked.kv_cache_dtype
-        and _agree(one, asked)
+        and agree(one, asked)
     )
 
 

@@ -19,6 +19,7 @@ from servolt.plan.memory import Budget
 from servolt.plan.memory.emulate import budget_of
 from servolt.settings import Folders
 from servolt.sources import find_model
+from servolt.study.contradictions import agreed, devices_differ, refuse_other_weights
 from servolt.study.keep import read_accelerator, write_document
 
 __all__ = ["Lesson", "forget", "keep", "learn_log", "now", "read_known", "read_text"]
@@ -64,19 +65,27 @@ def learn_log(
     accelerator: Accelerator | None = None,
     provenance: str = "",
     verified: bool = True,
+    force: bool = False,
 ) -> Lesson:
-    """Reads a start-up log and keeps what it says. `given` are the deployment's fields that the log doesn't tell.
+    """Reads a start-up log and keeps what it says. `given` are the deployment's fields that the log doesn't tell: what
+    it tells otherwise is what ran, and with `force` what is given.
 
-    Raises InvalidInputError for a text that is no log, of which no deployment or no device can be told; StorageError.
+    Raises InvalidInputError for a text that is no log, of which no deployment or no device can be told, and, without
+    `force`, for the log of another model; StorageError.
     """
     log = parse_log(text)
     if given.get("engine", log.engine) != log.engine:
         raise InvalidInputError(f"it is a log of {log.engine}, and {given['engine']} is asked.", "Leave --engine out.")
-    deployment = _deployment(log, given)
-    device = _as_logged(accelerator or _device(log, deployment, folders), log)
+    fields, differing = agreed(log, given, force=force)
+    deployment = _deployment(log, fields)
+    named = accelerator or _device(log, deployment, folders)
+    device = _as_logged(named, log)
     model, problems = _model(deployment)
+    problems = (*differing, *devices_differ(log, named, named.visible_memory_bytes), *problems)
     raw = None if model is None else budget_of(deployment, model, device)
     if model is not None and raw is not None:
+        if not force:
+            refuse_other_weights(log, model, raw)
         deployment, raw = _unasked(deployment, model, device, raw)
     row = learnt_memory(
         log,

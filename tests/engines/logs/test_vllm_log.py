@@ -124,9 +124,30 @@ def test_the_first_engine_said_it_in_one_sentence() -> None:
     (rank,) = log.ranks
     assert (rank.weights_bytes, rank.overhead_bytes, rank.activation_bytes) == (gib(0.52), gib(0.08), gib(1.78))
     assert (rank.kv_cache_bytes, rank.graph_bytes, rank.visible_bytes) == (gib(34.81), gib(0.21), gib(47.5))
-    assert (log.num_gpu_blocks, log.kv_cache_tokens) == (190_100, None)
+    assert (log.num_gpu_blocks, log.kv_cache_tokens) == (190_100, 190_100 * 16), "92.82 x 32,768 tokens, as it says"
+    assert log.generation == "V0"
     assert log.settings["quantization"] == "bitsandbytes"
     assert log.settings["gpu_memory_utilization"] == 0.78
+
+
+@pytest.mark.parametrize(
+    ("line", "tokens"),
+    [
+        ("# CUDA blocks: 28108, # CPU blocks: 2048", 28_108 * 16),
+        ("# GPU blocks: 7,407, # CPU blocks: 2048", 7_407 * 16),
+        ("# GPU blocks: 1024, # CPU blocks: 0\nMaximum concurrency for 4096 tokens per request: 8.00x", 1024 * 32),
+        ("# CPU blocks: 2048", None),
+    ],
+)
+def test_the_first_engines_blocks_are_tokens(line: str, tokens: int | None) -> None:
+    log = parse_log(f"INFO [worker.py:295] model weights take 14.99GiB; non_torch_memory takes 0.25GiB\n{line}")
+    assert log.kv_cache_tokens == tokens
+
+
+def test_which_of_the_two_engines_it_is_is_told_without_a_version() -> None:
+    assert parse_log(LLAMA).generation == "V1"
+    assert parse_log("INFO [gpu_worker.py:440] Available KV cache memory: 58.11 GiB").generation == "V1"
+    assert parse_log("model weights take 14.99GiB; non_torch_memory takes 0.25GiB").generation == "V0"
 
 
 def test_ranks_of_both_kinds_of_parallelism_stay_apart_and_the_first_stage_is_told() -> None:

@@ -134,6 +134,7 @@ def parse(lines: Sequence[Line]) -> StartupLog:
         reader.read(line)
     settings = _settings({name: plain_value(name, reader.arguments) for name in (*_SETTINGS, *_ARGUMENTS)})
     settings |= _batch(reader)
+    defaults = ("kv_cache_dtype",) if plain_value("kv_cache_dtype", reader.arguments) == "auto" else ()
     if reader.dtype is not None:
         settings["dtype"] = reader.dtype
     tokens = [one.tokens for one in reader.ranks.values() if one.tokens is not None]
@@ -145,6 +146,7 @@ def parse(lines: Sequence[Line]) -> StartupLog:
         accelerator=reader.accelerator,
         devices=_devices(settings) if reader.arguments else None,
         settings=settings,
+        at_default=defaults,
         ranks=tuple(one for name, said in reader.ranks.items() if (one := _rank(name, said)) is not None),
         kv_cache_tokens=min(tokens, default=None),
     )

@@ -39,10 +39,12 @@ class StartupLog(Value):
 
     engine: EngineName
     engine_version: str | None = None
+    generation: Literal["V0", "V1"] | None = Field(None, description="of vLLM's engine, by the lines' wordings")
     model: str | None = Field(None, description="as it was asked for: a Hub id, a path")
     accelerator: str | None = Field(None, description="as the log names it")
     devices: int | None = Field(None, ge=1, description="that the weights went to")
     settings: Mapping[str, Any] = Field(default_factory=dict, description="fields of a deployment, as far as stated")
+    at_default: tuple[str, ...] = Field((), description="fields that it states with the engine's default")
     ranks: tuple[RankLog, ...] = ()
     kv_cache_tokens: int | None = Field(None, ge=0, description="the least over what the log says")
     tokens_meaning: Literal["blocks", "length"] | None = Field(

@@ -4,9 +4,10 @@ Wordings: vllm 0.5 to 0.33, vllm/worker/worker.py and vllm/v1/worker/gpu_worker.
 vllm/v1/core/kv_cache_utils.py, vllm/v1/engine/core.py.
 """
 
+import math
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from servolt.engines.logs.startup import GIB, RankLog, StartupLog
 from servolt.engines.logs.text import Line, count, number, plain_value
@@ -61,12 +62,19 @@ _TERMS = tuple(
         (r"Initial free memory:? #", "free_before_bytes"),
     )
 )
+SIZE_TOLERANCE = 0.1  # of a block's size by the requests that fit, which are printed in hundredths
 _FREE = re.compile(r"Free memory on device[^(]{0,20}\(([\d.]{1,16})/")
 _START = re.compile(r"Initializing an? (?:V\d )?LLM engine \(v([^)\s]+)\) with config")
 _SERVER = re.compile(r"vLLM API server version ([\w.+-]+)|█.* version (\d[\w.+-]*)")
 _TOKENS = re.compile(r"\w+ KV cache size: ([\d,]+) tokens(, Maximum concurrency)?")
 _CONCURRENCY = re.compile(r"Maximum concurrency for ([\d,]+) tokens per request: ([\d.]+)x")
-_BLOCKS = re.compile(r"num_gpu_blocks is: (\d+)|# (?:GPU|cuda|\w+) blocks: (\d+), # CPU blocks")
+_BLOCKS = re.compile(r"num_gpu_blocks is: (\d+)|# (?!CPU)(\w+) blocks: ([\d,]+)")
+# Wordings of one engine only: the first was the only one up to 0.7 and is gone since 0.11.
+_V0 = re.compile(
+    r"model weights take|# (?!CPU)\w+ blocks: |a V0 LLM engine|Loading model weights took|PyTorch activation"
+)
+_V1 = re.compile(r"a V1 LLM engine|Available KV cache memory: |\w+ KV cache size: |EngineCore|Actual usage")
+BLOCK_SIZE = 16  # tokens; of the first engine where nothing else is said, vllm 0.5 to 0.10
 _UTILIZATION = re.compile(
     r"gpu_memory_utilization \(([\d.]+)\)|memory utilization is \(([\d.]+),"
     r"|gpu-memory-utilization=([\d.]+) is equivalent"
@@ -131,6 +139,8 @@ class _Reader:
         self.tokens: dict[str, int] = {}
         self.blocks: dict[str, int] = {}
         self.concurrency: dict[str, float] = {}
+        self.counted: dict[str, int] = {}  # blocks of the first engine, whose layers all have as many tokens
+        self.generation: Literal["V0", "V1"] | None = None
         self.meaning: str | None = None
         self.accelerator: str | None = None
 
@@ -143,6 +153,10 @@ class _Reader:
         if found := _FREE.search(line.text):
             self.ranks.setdefault(line.rank, {})["free_before_bytes"] = number(found[1])
         self._pool(line)
+        if _V0.search(line.text):
+            self.generation = "V0"
+        elif self.generation is None and _V1.search(line.text):
+            self.generation = "V1"
         if (found := _DEVICE.search(line.text)) and self.accelerator is None:
             self.accelerator = (found[1] or found[2]).replace("_", " ").strip()
 
@@ -178,7 +192,9 @@ class _Reader:
             self.settings.setdefault("max_model_len", count(found[1]))
             self.concurrency[line.rank] = number(found[2])
         if found := _BLOCKS.search(line.text):
-            self.blocks[line.rank] = int(found[1] or found[2])
+            self.blocks[line.rank] = count(found[1] or found[3])
+            if found[2]:
+                self.counted[line.rank] = self.blocks[line.rank]
 
 
 def parse(lines: Sequence[Line]) -> StartupLog:
@@ -195,16 +211,35 @@ def parse(lines: Sequence[Line]) -> StartupLog:
     return StartupLog(
         engine="vllm",
         engine_version=reader.version,
+        generation=reader.generation,
         model=model,
         accelerator=reader.accelerator,
         devices=parallel[0] * parallel[1] * parallel[2] if is_stated else None,
         settings=settings,
+        at_default=tuple(name for name in stated if name not in settings),
         ranks=ranks,
-        kv_cache_tokens=min(reader.tokens.values(), default=None),
-        tokens_meaning="length" if reader.meaning == "length" else "blocks" if reader.meaning else None,
+        kv_cache_tokens=min(reader.tokens.values(), default=_tokens_of_blocks(reader, settings)),
+        tokens_meaning="length"
+        if reader.meaning == "length"
+        else "blocks"
+        if reader.meaning or reader.counted
+        else None,
         num_gpu_blocks=min(reader.blocks.values(), default=None),
         max_concurrency=min(reader.concurrency.values(), default=None),
     )
+
+
+def _tokens_of_blocks(reader: _Reader, settings: Mapping[str, Any]) -> int | None:
+    """The first engine says blocks only. How long a block is, its line of concurrency tells, else the settings."""
+    blocks = min(reader.counted.values(), default=None)
+    if blocks is None:
+        return None
+    size, length = settings.get("block_size") or BLOCK_SIZE, settings.get("max_model_len")
+    requests = min(reader.concurrency.values(), default=None)
+    if requests and length and blocks:
+        told = 2 ** round(math.log2(max(1.0, requests * length / blocks)))
+        size = told if abs(requests * length / blocks / told - 1) < SIZE_TOLERANCE else size
+    return int(blocks * size)
 
 
 def _configured(text: str) -> dict[str, Any]:
