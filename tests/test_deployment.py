@@ -60,3 +60,25 @@ def test_the_method_of_speculation_may_be_left_to_the_models_name(plain: dict[st
     deployment = Deployment.from_plain({"model": "m", "speculative_config": {**plain, "num_speculative_tokens": 3}})
     assert deployment.speculative_config is not None
     assert deployment.speculative_config.method == method
+
+
+def test_options_may_have_the_names_that_engines_give_them() -> None:
+    sglang = {"model": "m", "engine": "sglang", "tp_size": 4, "context_length": "8K", "max_running_requests": 64}
+    deployment = Deployment.from_plain({**sglang, "chunked_prefill_size": 2048, "disable_radix_cache": True})
+    assert (deployment.tensor_parallel_size, deployment.max_model_len, deployment.max_num_seqs) == (4, 8192, 64)
+    assert (deployment.max_num_batched_tokens, deployment.enable_prefix_caching) == (2048, False)
+    llama = {"model": "m", "n_ctx": 16384, "n_parallel": 4, "cache_type_k": "q8_0", "cache_type_v": "q8_0"}
+    assert Deployment.from_plain(llama).max_model_len == 4096
+    assert Deployment.from_plain(llama).kv_cache_dtype == "q8_0"
+    assert Deployment.from_plain({"model": "m", "chunked_prefill_size": -1}).enable_chunked_prefill is False
+
+
+def test_one_option_under_two_names_with_two_values_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="tp_size is 4, and tensor_parallel_size, which means the same, is 2"):
+        Deployment.from_plain({"model": "m", "tp_size": 4, "tensor_parallel_size": 2})
+
+
+def test_a_field_that_is_none_names_the_nearest() -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        Deployment.from_plain({"model": "m", "max_num_seq": 4})
+    assert "max_num_seqs" in str(caught.value)

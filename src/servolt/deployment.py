@@ -37,6 +37,38 @@ SPELLINGS = {
     "openvino": "openvino",
     "openvinogenai": "openvino",
 }
+# What engines call a field in their own options: SGLang 0.5.23's ServerArgs, TensorRT-LLM 1.2.1's LlmArgs, llama.cpp's.
+SYNONYMS = {
+    "tp_size": "tensor_parallel_size",
+    "pp_size": "pipeline_parallel_size",
+    "dp_size": "data_parallel_size",
+    "ep_size": "expert_parallel_size",
+    "moe_expert_parallel_size": "expert_parallel_size",
+    "context_length": "max_model_len",
+    "max_seq_len": "max_model_len",
+    "max_running_requests": "max_num_seqs",
+    "max_batch_size": "max_num_seqs",
+    "parallel": "max_num_seqs",
+    "n_parallel": "max_num_seqs",
+    "chunked_prefill_size": "max_num_batched_tokens",
+    "max_num_tokens": "max_num_batched_tokens",
+    "batch_size": "max_num_batched_tokens",
+    "cuda_graph_max_bs": "max_cudagraph_capture_size",
+    "cuda_graph_max_bs_decode": "max_cudagraph_capture_size",
+    "kv_cache_free_gpu_memory_fraction": "free_gpu_memory_fraction",
+    "free_mem_fraction": "free_gpu_memory_fraction",
+    "tokens_per_block": "block_size",
+    "page_size": "block_size",
+    "ngl": "n_gpu_layers",
+    "attn_dp_size": "data_parallel_size",
+}
+# Switches that say the opposite.
+OPPOSITES = {
+    "disable_radix_cache": "enable_prefix_caching",
+    "no_enable_prefix_caching": "enable_prefix_caching",
+    "disable_cuda_graph": "enforce_eager",
+}
+SAME_SENSE = ("disable_cuda_graph",)
 WITH_VERSION = re.compile(r"(?P<name>\S.*?)[\s@=]+v?(?P<version>\d+(?:\.\d+)+\S*|b\d{4,5})\s*")
 
 
@@ -149,6 +181,23 @@ class Deployment(Document):
             return {**plain, "engine": name, "engine_version": match["version"]}
         return {**plain, "engine": _engine_named(written) or written}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _options_as_engines_call_them(cls, plain: Any) -> Any:
+        """tp_size is tensor_parallel_size. Raises ValueError where both are set and differ."""
+        if not isinstance(plain, dict):
+            return plain
+        named = {key: value for key, value in plain.items() if key not in SYNONYMS and key not in OPPOSITES}
+        for key in plain.keys() - named.keys():
+            field, value = SYNONYMS.get(key) or OPPOSITES[key], plain[key]
+            if key in OPPOSITES and key not in SAME_SENSE and isinstance(value, bool):
+                value = not value
+            if key == "chunked_prefill_size" and value == -1:
+                field, value = "enable_chunked_prefill", False
+            if named.setdefault(field, value) != value:
+                raise ValueError(f"{key} is {value!r}, and {field}, which means the same, is {named[field]!r}")
+        return _with_cache_types(named)
+
     @field_validator("model")
     @classmethod
     def _no_control_characters(cls, model: str) -> str:
@@ -191,3 +240,16 @@ def _engine_named(written: str) -> str | None:
     ['vllm', 'llamacpp', 'tensorrt_llm', None]
     """
     return SPELLINGS.get(re.sub(r"[^a-z0-9]", "", written.lower()))
+
+
+def _with_cache_types(named: dict[str, Any]) -> dict[str, Any]:
+    """llama.cpp names the types of keys and of values apart, and its n_ctx is shared by the sequences."""
+    keys, values = named.pop("cache_type_k", None), named.pop("cache_type_v", None)
+    if keys or values:
+        kept = {str(keys or "f16"): None, str(values or "f16"): None}
+        named.setdefault("kv_cache_dtype", "/".join(kept))
+    context = next((named.pop(key) for key in ("n_ctx", "ctx_size") if key in named), None)
+    if isinstance(context, int) and not isinstance(context, bool):
+        each = named.get("max_num_seqs") if not named.get("kv_unified") else 1
+        named.setdefault("max_model_len", context // (each if isinstance(each, int) and each > 0 else 1))
+    return named

@@ -3,6 +3,7 @@
 A document is a pydantic model with a field `schema_: Literal["servolt.NAME/1"]`, which reads and writes as `schema`.
 """
 
+import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -144,7 +145,7 @@ def _refusal(cls: type[BaseModel], error: ValidationError) -> InvalidInputError:
     other = _other_schema(error)
     if other is not None:
         return other
-    faults = [_in_words(fault) for fault in error.errors(include_url=False)]
+    faults = [_in_words(fault, cls) for fault in error.errors(include_url=False)]
     more = f"; and {len(faults) - FAULTS_NAMED} more" if len(faults) > FAULTS_NAMED else ""
     name = cls.__name__.lower()
     return InvalidInputError(
@@ -153,17 +154,24 @@ def _refusal(cls: type[BaseModel], error: ValidationError) -> InvalidInputError:
     )
 
 
-def _in_words(fault: ErrorDetails) -> str:
+def _in_words(fault: ErrorDetails, cls: type[BaseModel]) -> str:
     """Where it is and what it is; of the whole file only what it is."""
     where = ".".join(map(str, fault["loc"]))
     said = {
         "missing": "is missing",
-        "extra_forbidden": "is none of its fields",
+        "extra_forbidden": f"is none of its fields{_nearest(fault, cls)}",
         "model_type": "is empty" if fault["input"] is None else "holds no names with values",
     }.get(fault["type"], fault["msg"].removeprefix("Value error, ").removeprefix("Input "))
     if where:
         return f"{where} {said}" if said.startswith(("is ", "holds ", "should ")) else f"{where}: {said}"
     return f"it {said}" if fault["type"] == "model_type" else said
+
+
+def _nearest(fault: ErrorDetails, cls: type[BaseModel]) -> str:
+    if len(fault["loc"]) != 1:
+        return ""
+    near = difflib.get_close_matches(str(fault["loc"][0]), cls.model_fields, n=2, cutoff=0.7)
+    return f" (the nearest: {', '.join(near)})" if near else ""
 
 
 def _other_schema(error: ValidationError) -> InvalidInputError | None:

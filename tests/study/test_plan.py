@@ -9,7 +9,7 @@ from servolt import settings
 from servolt.catalogue import AmbiguousNameError
 from servolt.deployment import Deployment
 from servolt.settings import Folders
-from servolt.study.plan import accelerator_of, plan_here
+from servolt.study.plan import accelerator_of, plan_for, plan_here
 from servolt.workload import Workload
 
 
@@ -38,10 +38,17 @@ def test_an_executable_of_ones_own_has_no_version_before_it_runs(folders: Folder
 
 
 def test_what_is_seen_of_its_memory_tells_which_of_two_cards_is_meant() -> None:
-    def named(memory_gib: float | None) -> str:
+    def named(name: str, memory_gib: float | None = None) -> str:
         memory = None if memory_gib is None else round(memory_gib * 2**30)
-        return accelerator_of(Deployment.of("guide", hardware={"accelerator": "A100", "memory_bytes": memory})).name
+        return accelerator_of(Deployment.of("guide", hardware={"accelerator": name, "memory_bytes": memory})).name
 
-    assert (named(39.5), named(79.2)) == ("A100 SXM4 40GB", "A100 SXM4 80GB")
-    with pytest.raises(AmbiguousNameError):
-        named(None)
+    assert (named("A100", 39.5), named("A100", 79.2)) == ("A100 SXM4 40GB", "A100 SXM4 80GB")
+    with pytest.raises(AmbiguousNameError):  # other chips, not other sizes
+        named("RTX 6000")
+
+
+def test_a_card_of_two_sizes_is_the_smaller_and_that_is_said(folders: Folders) -> None:
+    asked = Deployment.of("Qwen/Qwen3-8B", engine="vllm", hardware={"accelerator": "A100"})
+    plan = plan_for(asked, Workload(), folders)
+    assert plan.accelerator.name == "A100 SXM4 40GB"
+    assert "A100 SXM4 80GB" in next(one.message for one in plan.problems if one.code == "accelerator_size")

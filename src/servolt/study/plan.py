@@ -1,5 +1,6 @@
 """The plan of a deployment, here or elsewhere: what its parts need from folders and adapters is fetched here."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from functools import partial
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["accelerator_of", "plan_for", "plan_here", "with_plugins"]
 
+_MEMORY = re.compile(r"\s*\d+ ?GB")
 RUN_LLAMACPP = frozenset({"ollama", "lmstudio", "llamafile", "koboldcpp"})
 
 
@@ -58,6 +60,7 @@ def plan_for(
     deployment, problems = _as_engine_inside(deployment)
     accelerator = accelerator_of(deployment)
     model, doubts = _with_draft(deployment, model or find_or_guess(deployment))
+    problems = (*problems, *_of_several_sizes(deployment, accelerator))
     planned = partial(
         make_device_plan,
         deployment,
@@ -154,10 +157,26 @@ def _found(name: str, memory_bytes: int | None) -> Accelerator:
     """Of several that are called so, such as A100, what is seen of its memory tells which."""
     try:
         return find_accelerator(name)
-    except AmbiguousNameError:
-        if memory_bytes is None:
+    except AmbiguousNameError as error:
+        if memory_bytes is not None:
+            return find_accelerator(f"{name} {memory_bytes / 2**30:.0f} GiB")
+        sizes = [find_accelerator(candidate) for candidate in error.candidates]
+        if len({_MEMORY.sub("", one.name) for one in sizes}) > 1:
             raise
-        return find_accelerator(f"{name} {memory_bytes / 2**30:.0f} GiB")
+        return min(sizes, key=lambda one: one.memory_bytes)
+
+
+def _of_several_sizes(deployment: Deployment, found: Accelerator) -> tuple[Problem, ...]:
+    """A100 is sold with 40 and with 80 GB: what fits the smaller fits both."""
+    name = deployment.hardware.accelerator if deployment.hardware else None
+    try:
+        find_accelerator(name or found.name)
+    except AmbiguousNameError as error:
+        if deployment.hardware is None or deployment.hardware.memory_bytes is None:
+            message = f"{name} may be {' or '.join(error.candidates)}: planned as {found.name}, the smaller."
+            remedy = "Name it in full, or set hardware.memory_bytes."
+            return (Problem(code="accelerator_size", severity="warning", message=message, remedy=remedy),)
+    return ()
 
 
 def plan_here(deployment: Deployment, workload: Workload, folders: Folders, model: Model | None = None) -> Plan:
