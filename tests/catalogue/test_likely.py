@@ -16,6 +16,8 @@ ONE = {
     "Llama-3.1-Tulu-3-8B": ("Llama 3.1 8B", False),
     "Qwen3-Sound-30B-A3B-Instruct": ("Qwen3 30B-A3B", False),
     "Qwen3.9-27B-AWQ": ("Qwen3.6 27B", False),
+    "someone/Ornstein3.6-35B-A3B-GGUF": ("Qwen3.6 35B-A3B", False),
+    "deepseek-ai/DeepSeek-V4-Flash-0731 + DSpark draft": ("DeepSeek V4 Flash", True),
     # As llama.cpp's own bench prints them.
     "llama 8B Q4_K - Medium": ("Llama 3.1 8B", False),
     "qwen3moe 30B.A3B Q4_K - Medium": ("Qwen3 30B-A3B", False),
@@ -42,6 +44,13 @@ def test_a_family_without_a_size_is_all_of_its_members(text: str) -> None:
     sizes = [one.parameters for one in found.entries]
     assert sizes == sorted(sizes)
     assert sizes[0] < found.middle.parameters < sizes[-1]
+
+
+@pytest.mark.parametrize(("text", "family"), [("LLaMA v2", "Llama 2"), ("DeepSeek-V4 with a draft", "DeepSeek V4")])
+def test_a_family_is_known_by_its_number(text: str, family: str) -> None:
+    found = likely_models(text)
+    assert found is not None
+    assert {one.family for one in found.entries} == {family}
 
 
 def test_a_kind_of_layer_is_all_that_have_it() -> None:

@@ -40,7 +40,9 @@ _CLASS = re.compile(r"\b([A-Z]\w*?)For(?:CausalLM|ConditionalGeneration|VisionTe
 # Words of descriptions that name a kind of layer, and the field of a config that such layers need.
 _KINDS = {"dsa": "index_topk", "mla": "kv_lora_rank", "gdn": "linear_num_value_heads", "moe": "num_experts_per_tok"}
 # What is said about a run or a machine, after the name of the model.
-_ASIDE = re.compile(r"\s*[(,;].*$|\s+(?:with|on|at)\s.*$|\s+(?:model|models|family|hybrid|dense|class)\b.*$|\s{3,}.*$")
+_ASIDE = re.compile(
+    r"\s*[(,;].*$|\s\+\s.*$|\s+(?:with|on|at)\s.*$|\s+(?:model|models|family|hybrid|dense|class)\b.*$|\s{3,}.*$"
+)
 _TAG = re.compile(r":latest$|^hf\.co/")
 _NEAR = math.log(1.06)  # a "9B" may have 9.4; what an entry's own name says is compared too
 _EXPERTS_NEAR = math.log(1.35)  # cards round them more: "A3B" has 3.3
@@ -52,7 +54,16 @@ _ALIKE = 1.02  # of two sizes: one size
 def likely_models(text: str) -> Likely | None:
     """The first rule that finds something; None where nothing is known but perhaps a size."""
     name = _Text.of(text)
-    for rule in (_known, _contained, _of_class, _of_family_and_size, _of_relatives, _of_family, _of_kind):
+    for rule in (
+        _known,
+        _contained,
+        _of_class,
+        _of_family_and_size,
+        _of_relatives,
+        _of_both_sizes,
+        _of_family,
+        _of_kind,
+    ):
         found = rule(name)
         if found is not None:
             return found
@@ -169,18 +180,33 @@ def _of_relatives(text: _Text) -> Likely | None:
     return Likely((entry,), "of the same makers and about the same size")
 
 
+def _of_both_sizes(text: _Text) -> Likely | None:
+    """35B-A3B: fine-tunes keep both numbers of what they were made of, and one maker alone has that pair."""
+    if text.size is None or text.size.active is None:
+        return None
+    some = [one for one in models() if size_in(one.name) == text.size]
+    makers = {words_of_name(one.name)[0] for one in some}
+    if len(makers) != 1:
+        return None
+    newest = max(some, key=lambda one: _version(words_of_name(one.name)) or 0)
+    return Likely((newest,), "it alone, with older releases, has that size with so many weights for a token")
+
+
 def _of_family(text: _Text) -> Likely | None:
     """All members, where the name says no more than the family."""
     if text.size is not None:
         return None
     families = {one.family: words_of_name(one.family) for one in models()}
-    whole = [(len(words), family) for family, words in families.items() if _is_whole(words, text.words)]
+    asked = [text.words, tuple(word for word in text.words if word != "v")]  # LLaMA v2
+    whole = [(len(words), family) for family, words in families.items() if any(_is_whole(words, one) for one in asked)]
     if not whole:
         return None
     family = max(whole)[1]
     members = [one for one in models() if one.family == family]
     said = {word for one in members for word in words_of_name(one.name)}
-    if any(word in TELLING and word not in said for word in text.words):  # another kind of theirs: Nemotron Ultra
+    is_numbered = any(word[0].isdigit() for word in families[family])
+    # Another kind of theirs, such as Nemotron Ultra; beside a number such a word is said of the run: V4 with a draft.
+    if not is_numbered and any(word in TELLING and word not in said for word in text.words):
         makers = [one for one in models() if words_of_name(one.name)[0] in text.words]
         return _sized(makers, None, "of the same makers") if len(makers) > 1 else None
     return _sized(members, None, f"of the family {family}")
