@@ -82,3 +82,15 @@ def test_a_field_that_is_none_names_the_nearest() -> None:
     with pytest.raises(InvalidInputError) as caught:
         Deployment.from_plain({"model": "m", "max_num_seq": 4})
     assert "max_num_seqs" in str(caught.value)
+
+
+@pytest.mark.parametrize("written", [-1, "-1", "auto"])
+@pytest.mark.parametrize("engine", ["vllm", "vLLM v0.19.0"])
+def test_vllm_may_find_the_longest_context_by_itself(written: int | str, engine: str) -> None:
+    found = Deployment.from_plain({"model": "m", "engine": engine, "max_model_len": written})
+
+    assert found.max_model_len is None
+    assert found.engine_args == {"max_model_len": "auto"}
+    assert Deployment.from_plain(found.model_dump()) == found
+    with pytest.raises(InvalidInputError):
+        Deployment.from_plain({"model": "m", "engine": "sglang", "max_model_len": written})

@@ -169,6 +169,20 @@ class Deployment(Document):
 
     @model_validator(mode="before")
     @classmethod
+    def _as_long_as_fits(cls, plain: Any) -> Any:
+        """vLLM's --max-model-len auto, or -1, is no number of tokens: it stands among the engine's own options.
+
+        Of validators of this kind the last runs first: this one sees the engine's name as it is written here.
+        """
+        if not isinstance(plain, Mapping) or plain.get("engine") != "vllm":
+            return plain
+        if plain.get("max_model_len") not in (-1, "-1", "auto"):
+            return plain
+        others = {**(plain.get("engine_args") or {}), "max_model_len": "auto"}
+        return {**plain, "max_model_len": None, "engine_args": others}
+
+    @model_validator(mode="before")
+    @classmethod
     def _engine_as_written(cls, plain: Any) -> Any:
         """TensorRT-LLM is tensorrt_llm, and "vLLM v0.9.2" is vllm with its engine_version."""
         if not isinstance(plain, dict) or not isinstance(plain.get("engine"), str):

@@ -10,16 +10,15 @@ from servolt.model import Model
 from servolt.model.quantization import requantized
 from servolt.plan.memory.budget import Budget, RankMemory, Term
 from servolt.plan.memory.emulate import budget_of
-from servolt.plan.remedies import binding_of, fixes_of, reasons_of, verdict_of
+from servolt.plan.remedies import fixes_of
 from servolt.plan.room import (
     best_quantization,
-    fits,
     fitting_accelerators,
     largest_concurrency,
     largest_max_model_len,
     largest_that,
 )
-from servolt.plan.verdict import Fix
+from servolt.plan.verdict import Fix, binding_of, fits, reasons_of, verdict_of
 from tests.plan.published import GIB, accelerator, llama_3_8b, qwen3_30b_a3b, qwen3_32b
 
 CARD, SMALL = accelerator(80, "9.0"), accelerator(24, "8.6")

@@ -43,11 +43,18 @@ class Count(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
+class Length(Count):
+    """The same, or auto: as long as fits, where the engine finds that out by itself."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return "auto" if value in ("auto", "-1") else super().convert(value, param, ctx)
+
+
 _OPTIONS = (
     click.option("--engine", help="llamacpp, or replay: a fake with a stated service law, for tests."),
     click.option("--engine-executable", metavar="PATH", help="An engine of your own, such as a llama-server."),
     click.option("--quantization", help="Which weights of the model: f16, q8_0."),
-    click.option("--max-model-len", type=Count(), help="Context of one sequence, tokens."),
+    click.option("--max-model-len", type=Length(), help="Context of one sequence, tokens; vLLM: auto, what fits."),
     click.option("--max-num-seqs", type=Count(), help="Sequences that run at the same time."),
     click.option("--max-num-batched-tokens", type=Count(), help="Tokens of one step."),
     click.option("--kv-cache-dtype", help="Data type of the KV cache: f16, q8_0."),

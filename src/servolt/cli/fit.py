@@ -5,11 +5,12 @@ from typing import NamedTuple
 from servolt import registry
 from servolt.deployment import Deployment
 from servolt.errors import ConditionFailedError
+from servolt.gpu import Accelerator
 from servolt.host.facts import available_memory_bytes
 from servolt.model import Model
 from servolt.plan.kv_cache import bounds_of
-from servolt.plan.memory import memory_of
-from servolt.plan.verdict import Fix, Verdict, fixes_for, reasons_for, verdict_of
+from servolt.plan.memory import host_budgets
+from servolt.plan.verdict import Fix, Verdict, reasons_of, verdict_of
 
 __all__ = ["Fit", "fit_here", "misfit"]
 
@@ -27,18 +28,18 @@ class Fit(NamedTuple):
 def fit_here(deployment: Deployment, model: Model) -> Fit:
     """Raises InvalidInputError for a KV data type whose size is not known."""
     engine = registry.engine(deployment.engine)
-    memory = memory_of(
-        deployment,
-        model,
-        overhead_bytes=engine.overhead(deployment, model),
-        available_bytes=available_memory_bytes(),
-    )
-    verdict = verdict_of(memory)
-    reasons = reasons_for(memory, verdict)
+    free = available_memory_bytes()
+    here = Accelerator(name="this machine", kind="cpu", memory_bytes=free or 0, available_bytes=free, source="the host")
+    budget_of = host_budgets(lambda changed: engine.overhead(changed, model))
+    budget = budget_of(deployment, model, here)
+    verdict, reasons = verdict_of(budget), reasons_of(budget)
     if verdict == "no" and bounds_of(model):
         reasons = (*reasons, "That is the most its KV cache can be: it may take less.")
-    fixes = fixes_for(deployment, model, memory, lambda changed: engine.overhead(changed, model))
-    return Fit(verdict, reasons, fixes)
+    if verdict == "fits":
+        return Fit(verdict, reasons, ())
+    from servolt.plan.remedies import fixes_of  # with the arithmetic of all engines, which a model that fits can spare
+
+    return Fit(verdict, reasons, fixes_of(deployment, model, here, budget, budget_of))
 
 
 def misfit(deployment: Deployment, fit: Fit) -> ConditionFailedError:

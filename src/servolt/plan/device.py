@@ -18,15 +18,9 @@ from servolt.plan.memory import Budget
 from servolt.plan.memory.settings import stated_context
 from servolt.plan.plan import Plan, figures_of
 from servolt.plan.recall import known_budget, known_points, shifts_of
-from servolt.plan.remedies import (
-    binding_of,
-    default_problem,
-    fixes_of,
-    reasons_of,
-    verdict_of,
-)
+from servolt.plan.remedies import default_problem, fixes_of
 from servolt.plan.validation import problems_of
-from servolt.plan.verdict import Verdict
+from servolt.plan.verdict import Verdict, binding_of, reasons_of, verdict_of
 from servolt.workload import Slo, Workload
 
 __all__ = ["make_device_plan"]

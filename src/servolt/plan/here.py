@@ -12,10 +12,11 @@ from servolt.model import Model
 from servolt.plan.calibration import Calibration, Correction, constants_for, correction
 from servolt.plan.estimates import Z90, Raw, law_for, raw_estimates, threads_of
 from servolt.plan.kv_cache import Bound, bounds_of
-from servolt.plan.memory import Memory, batch_sizes, host_budget, memory_of
+from servolt.plan.memory import Memory, host_budgets, memory_of
 from servolt.plan.plan import Plan, StepTerm, figures_of
+from servolt.plan.remedies import fixes_of
 from servolt.plan.speed import Constants, Term
-from servolt.plan.verdict import fixes_for, reasons_for, verdict_of
+from servolt.plan.verdict import binding_of, reasons_of, verdict_of
 from servolt.workload import LoadPoint, Workload
 
 __all__ = ["make_plan"]
@@ -49,7 +50,9 @@ def make_plan(
     known = calibration or Calibration()
     free = accelerator.available_bytes
     memory = memory_of(deployment, model, overhead_bytes=overhead(deployment), available_bytes=free)
-    verdict = verdict_of(memory)
+    budget_of = host_budgets(overhead)
+    budget = budget_of(deployment, model, accelerator)
+    verdict = verdict_of(budget)
     constants = constants_for(known, deployment, accelerator, engine_version)
     raws = raw_estimates(deployment, model, accelerator, workload, constants, memory)
     corrections = [correction(known, raw, deployment, model, accelerator, workload, engine_version) for raw in raws]
@@ -64,11 +67,11 @@ def make_plan(
         workload=workload,
         workload_digest=workload.digest,
         threads=threads_of(deployment, accelerator),
-        memory=host_budget(memory, batch_sizes(deployment, memory.kv_cache_tokens).batch),
+        memory=budget,
         verdict=verdict,
-        binding=max(memory.parts, key=lambda part: part.bytes).name,
-        reasons=reasons_for(memory, verdict),
-        fixes=fixes_for(deployment, model, memory, overhead),
+        binding=binding_of(budget),
+        reasons=reasons_of(budget),
+        fixes=fixes_of(deployment, model, accelerator, budget, budget_of),
         predictions=figures_of(estimates),
         estimates=estimates,
         step=step,

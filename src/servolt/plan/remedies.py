@@ -16,16 +16,14 @@ from servolt.plan.room import (
     LEAST_CONTEXT,
     BudgetOf,
     best_quantization,
-    fits,
     largest_max_model_len,
     largest_that,
     lower_formats,
 )
 from servolt.plan.validation import problems_of
-from servolt.plan.verdict import Fix, Verdict
-from servolt.units import format_bytes
+from servolt.plan.verdict import Fix, Verdict, verdict_of
 
-__all__ = ["binding_of", "default_problem", "fixes_of", "reasons_of", "verdict_of"]
+__all__ = ["default_problem", "fixes_of"]
 
 Change = dict[str, str | int | float | bool]
 
@@ -57,19 +55,6 @@ GPU_POOLS = ("vllm", "sglang", "tensorrt_llm")
 LLAMACPP = ("llamacpp", "ik_llamacpp")
 
 
-def verdict_of(budget: Budget) -> Verdict:
-    """fits: the high end is available, and the low end of the pool holds a request. tight: it may. no: it can't."""
-    known = [rank for rank in budget.per_rank if rank.available_bytes is not None]
-    if not any(rank.rank != "host" or len(budget.per_rank) == 1 for rank in known):
-        return "tight"  # what is free there is not known, so it may
-    if fits(budget):
-        return "fits"
-    # A pool leaves no gap on purpose, so its total says less than whether the low end of the rest has room.
-    least = "low_bytes" if budget.pooled else "total_bytes"
-    may = budget.max_concurrency >= 1 and all(getattr(rank, least) <= (rank.available_bytes or 0) for rank in known)
-    return "tight" if may else "no"
-
-
 def default_problem(deployment: Deployment, budget: Budget, needed: Mapping[str, int]) -> Problem:
     """Why it is tight, where the workload's requests fit and what the engine takes by default doesn't."""
     own = {"max_model_len": budget.max_model_len, "max_num_seqs": budget.max_num_seqs}
@@ -84,39 +69,6 @@ def default_problem(deployment: Deployment, budget: Budget, needed: Mapping[str,
     )
 
 
-def binding_of(budget: Budget) -> str:
-    """What leaves no more room: the largest term of the fullest device, or a pool that is too small."""
-    if budget.pooled and budget.max_concurrency_low < 1:
-        return (
-            f"the pool: {budget.kv_cache_tokens:,} tokens, {budget.max_concurrency:.2f} requests of "
-            f"{budget.max_model_len:,}"
-        )
-    rank = budget.fullest
-    name, term = max(rank.terms.items(), key=lambda pair: pair[1].bytes)
-    return f"{name.replace('_', ' ')} on {rank.rank}: {format_bytes(term.bytes)} of {format_bytes(rank.total_bytes)}"
-
-
-def reasons_of(budget: Budget) -> tuple[str, ...]:
-    """The fullest device against what is available there, and its largest terms; a pool against one request."""
-    rank = budget.fullest
-    total, high = format_bytes(rank.total_bytes), format_bytes(rank.high_bytes)
-    if rank.available_bytes is None:
-        return (f"It takes {total} on {rank.rank}; how much is free there is not known.",)
-    free = format_bytes(rank.available_bytes)
-    terms = sorted(rank.terms.items(), key=lambda pair: -pair[1].bytes)[:3]
-    largest = ", ".join(f"{name.replace('_', ' ')} {format_bytes(term.bytes)}" for name, term in terms if term.bytes)
-    said = [f"It takes {total} of {free} on {rank.rank}, at most {high}: {largest}."]
-    if budget.pooled:
-        said.append(
-            f"The pool holds {budget.kv_cache_tokens:,} tokens ({budget.kv_cache_tokens_low:,} to "
-            f"{budget.kv_cache_tokens_high:,}): {budget.max_concurrency:.2f} requests of {budget.max_model_len:,}."
-        )
-    host = next((one for one in budget.per_rank if one.rank == "host" and one is not rank), None)
-    if host is not None and host.available_bytes is None and host.total_bytes > rank.total_bytes / 10:
-        said.append(f"The host needs {format_bytes(host.total_bytes)} beside it; what is free there is not known.")
-    return tuple(said)
-
-
 def fixes_of(
     deployment: Deployment,
     model: Model,
@@ -124,16 +76,21 @@ def fixes_of(
     budget: Budget,
     budget_of: BudgetOf = recompute,
 ) -> tuple[Fix, ...]:
-    """Single changes; first those that make it fit, the cheapest first. None where it fits already."""
-    if verdict_of(budget) == "fits":
+    """Single changes, the cheapest of those that make it fit first. None where it fits, or free is not known."""
+    if verdict_of(budget) == "fits" or all(rank.available_bytes is None for rank in budget.per_rank):
         return ()
     changes = list(_changes(deployment, model, accelerator, budget, budget_of))
     found = _fixes(deployment, model, accelerator, budget, budget_of, changes)
     if not any(fix.verdict == "fits" for _, fix in found):
         more = list(_combined(deployment, model, accelerator, budget_of, changes))
         found += _fixes(deployment, model, accelerator, budget, budget_of, more)
-    order: tuple[Verdict, ...] = ("fits", "tight", "no")
-    helpful = [(cost, fix) for cost, fix in found if fix.verdict != "no" or fix.saved_bytes > 0 or _grows(fix, budget)]
+    order: tuple[Verdict, ...] = ("fits", "tight", "no", "unknown")
+    now = order.index(verdict_of(budget))
+    helpful = [
+        (cost, fix)
+        for cost, fix in found
+        if order.index(fix.verdict) < now or fix.saved_bytes > 0 or _grows(fix, budget)
+    ]
     return tuple(fix for _, fix in sorted(helpful, key=lambda pair: (order.index(pair[1].verdict), pair[0])))
 
 

@@ -10,13 +10,13 @@ from servolt.model import Model
 from servolt.model.quantization import bits_per_weight, requantized
 from servolt.plan.memory.budget import Budget
 from servolt.plan.validation_formats import format_problems
+from servolt.plan.verdict import fits
 
 __all__ = [
     "LEAST_CONTEXT",
     "BudgetOf",
     "Placed",
     "best_quantization",
-    "fits",
     "fitting_accelerators",
     "largest_concurrency",
     "largest_max_model_len",
@@ -45,12 +45,6 @@ class Placed(NamedTuple):
     accelerator: Accelerator
     budget: Budget
     price: float | None
-
-
-def fits(budget: Budget) -> bool:
-    """The high end is available, and the low end of the pool holds a request of the longest context."""
-    ranks = [rank for rank in budget.per_rank if rank.available_bytes is not None]
-    return budget.max_concurrency_low >= 1 and all(rank.high_bytes <= (rank.available_bytes or 0) for rank in ranks)
 
 
 def largest_that(holds: Callable[[int], bool], least: int, most: int) -> int | None:

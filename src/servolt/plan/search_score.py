@@ -10,12 +10,11 @@ from servolt.plan.cost import Economy, costs_of
 from servolt.plan.idle import busy_share, draw_of
 from servolt.plan.memory.budget import Budget
 from servolt.plan.power import power_w
-from servolt.plan.remedies import verdict_of
 from servolt.plan.roofline import RooflineLaw, roofline_of
 from servolt.plan.search_limits import Constraints, Miss, Objective, fixed_misses, misses_of
 from servolt.plan.search_space import Candidate, bits_of, cache_bits
 from servolt.plan.steady import Steady, saturation, steady, times_of
-from servolt.plan.verdict import Verdict
+from servolt.plan.verdict import Verdict, verdict_of
 from servolt.plan.work import SPILLING
 from servolt.workload import LoadPoint, Workload
 

@@ -1,22 +1,17 @@
-"""Does it fit, why, and what would make it fit: each remedy recomputed."""
+"""Does it fit, what leaves no more room, and why: read from a budget, whatever engine and device it is of."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
 
-from servolt.deployment import Deployment
 from servolt.document import Value
-from servolt.model import Model
-from servolt.plan.memory import CELL_STEP, Memory, memory_of
+from servolt.plan.memory.budget import Budget
 from servolt.units import format_bytes
 
-__all__ = ["Fix", "Verdict", "fixes_for", "reasons_for", "verdict_of"]
+__all__ = ["Fix", "Verdict", "binding_of", "fits", "reasons_of", "verdict_of"]
 
 Verdict = Literal["fits", "tight", "no", "unknown"]
-
-# Below this a conversation hardly fits, so no shorter context is proposed.
-LEAST_CONTEXT = 512
 
 
 class Fix(Value):
@@ -46,80 +41,56 @@ def _flag(name: str, value: str | int | float | bool) -> str:
     return flag if value is True else f"{flag} {value}"
 
 
-def verdict_of(memory: Memory) -> Verdict:
-    """fits: even the high estimate is available. tight: only the middle one is. no: not even that."""
-    if memory.available_bytes is None:
-        return "unknown"
-    if memory.high_bytes <= memory.available_bytes:
+def verdict_of(budget: Budget) -> Verdict:
+    """fits: the high end is available, and the low end of the pool holds a request. tight: it may. no: it can't."""
+    known = [rank for rank in budget.per_rank if rank.available_bytes is not None]
+    if not any(rank.rank != "host" or len(budget.per_rank) == 1 for rank in known):
+        # What is free there is not known, so it may; on this machine that can be looked up.
+        return "unknown" if all(rank.rank == "host" for rank in budget.per_rank) else "tight"
+    if fits(budget):
         return "fits"
-    return "tight" if memory.total_bytes <= memory.available_bytes else "no"
+    # A pool leaves no gap on purpose, so its total says less than whether the low end of the rest has room.
+    least = "low_bytes" if budget.pooled else "total_bytes"
+    may = budget.max_concurrency >= 1 and all(getattr(rank, least) <= (rank.available_bytes or 0) for rank in known)
+    return "tight" if may else "no"
 
 
-def reasons_for(memory: Memory, verdict: Verdict) -> tuple[str, ...]:
-    """The comparison, and the largest part where it is not a clear yes."""
-    total, high = format_bytes(memory.total_bytes), format_bytes(memory.high_bytes)
-    if memory.available_bytes is None:
-        return (f"It takes {total}; how much is free here is not known.",)
-    free = format_bytes(memory.available_bytes)
-    largest = max(memory.parts, key=lambda part: part.bytes)
-    part = f"The largest part is {largest.name}: {format_bytes(largest.bytes)} ({largest.formula})."
-    match verdict:
-        case "fits":
-            return (f"It takes {total}, at most {high}; {free} are available.",)
-        case "tight":
-            return (f"It takes {total} of {free} available, but it may take {high}.", part)
-        case _:
-            short = format_bytes(memory.total_bytes - memory.available_bytes)
-            return (f"It takes {total} and {free} are available: {short} are missing.", part)
+def binding_of(budget: Budget) -> str:
+    """What leaves no more room: the largest term of the fullest device, or a pool that is too small."""
+    if budget.pooled and budget.max_concurrency_low < 1:
+        return (
+            f"the pool: {budget.kv_cache_tokens:,} tokens, {budget.max_concurrency:.2f} requests of "
+            f"{budget.max_model_len:,}"
+        )
+    rank = budget.fullest
+    name, term = max(rank.terms.items(), key=lambda pair: pair[1].bytes)
+    return f"{name.replace('_', ' ')} on {rank.rank}: {format_bytes(term.bytes)} of {format_bytes(rank.total_bytes)}"
 
 
-def fixes_for(
-    deployment: Deployment, model: Model, memory: Memory, overhead: Callable[[Deployment], int]
-) -> tuple[Fix, ...]:
-    """Single changes that save memory, those first that make it fit. None where it fits already.
-
-    `overhead` is what the engine's process takes, which depends on the deployment too.
-    """
-    if verdict_of(memory) in ("fits", "unknown"):
-        return ()
-    found = [_fix(deployment, model, memory, overhead, change) for change in _changes(deployment, memory)]
-    order: list[Verdict] = ["fits", "tight", "no"]
-    return tuple(sorted((fix for fix in found if fix.saved_bytes > 0), key=lambda fix: order.index(fix.verdict)))
-
-
-def _changes(deployment: Deployment, memory: Memory) -> Iterator[dict[str, str | int]]:
-    if deployment.kv_cache_dtype in (None, "f16", "bf16", "f32"):
-        yield {"kv_cache_dtype": "q8_0"}
-    context = _context_that_fits(memory)
-    if LEAST_CONTEXT <= context < memory.max_model_len:
-        yield {"max_model_len": context}
-    if memory.max_num_seqs > 1:
-        yield {"max_num_seqs": max(1, min(memory.max_num_seqs - 1, _slots_that_fit(memory)))}
-    if (deployment.max_num_batched_tokens or LEAST_CONTEXT) > LEAST_CONTEXT:
-        yield {"max_num_batched_tokens": LEAST_CONTEXT}
+def reasons_of(budget: Budget) -> tuple[str, ...]:
+    """The fullest device against what is available there, and its largest terms; a pool against one request."""
+    rank = budget.fullest
+    total, high = format_bytes(rank.total_bytes), format_bytes(rank.high_bytes)
+    if rank.available_bytes is None:
+        return (f"It takes {total} on {rank.rank}; how much is free there is not known.",)
+    free = format_bytes(rank.available_bytes)
+    terms = sorted(rank.terms.items(), key=lambda pair: -pair[1].bytes)[:3]
+    largest = ", ".join(f"{name.replace('_', ' ')} {format_bytes(term.bytes)}" for name, term in terms if term.bytes)
+    missing = rank.total_bytes - rank.available_bytes
+    short = f"; {format_bytes(missing)} are missing" if missing > 0 else ""
+    said = [f"It takes {total} of {free} on {rank.rank}, at most {high}{short}: {largest}."]
+    if budget.pooled:
+        said.append(
+            f"The pool holds {budget.kv_cache_tokens:,} tokens ({budget.kv_cache_tokens_low:,} to "
+            f"{budget.kv_cache_tokens_high:,}): {budget.max_concurrency:.2f} requests of {budget.max_model_len:,}."
+        )
+    host = next((one for one in budget.per_rank if one.rank == "host" and one is not rank), None)
+    if host is not None and host.available_bytes is None and host.total_bytes > rank.total_bytes / 10:
+        said.append(f"The host needs {format_bytes(host.total_bytes)} beside it; what is free there is not known.")
+    return tuple(said)
 
 
-def _room_for_kv(memory: Memory) -> int:
-    return (memory.available_bytes or 0) - (memory.high_bytes - memory.kv_cache_bytes)
-
-
-def _context_that_fits(memory: Memory) -> int:
-    tokens = max(0, _room_for_kv(memory)) // max(1, memory.kv_bytes_per_token)
-    return tokens // memory.max_num_seqs // CELL_STEP * CELL_STEP
-
-
-def _slots_that_fit(memory: Memory) -> int:
-    return max(0, _room_for_kv(memory)) // max(1, memory.kv_bytes_per_token * memory.max_model_len)
-
-
-def _fix(
-    deployment: Deployment,
-    model: Model,
-    memory: Memory,
-    overhead: Callable[[Deployment], int],
-    change: dict[str, str | int],
-) -> Fix:
-    other = deployment.model_copy(update=change)
-    changed = memory_of(other, model, overhead_bytes=overhead(other), available_bytes=memory.available_bytes)
-    saved = memory.total_bytes - changed.total_bytes
-    return Fix(change=change, total_bytes=changed.total_bytes, saved_bytes=saved, verdict=verdict_of(changed))
+def fits(budget: Budget) -> bool:
+    """The high end is available, and the low end of the pool holds a request of the longest context."""
+    ranks = [rank for rank in budget.per_rank if rank.available_bytes is not None]
+    return budget.max_concurrency_low >= 1 and all(rank.high_bytes <= (rank.available_bytes or 0) for rank in ranks)

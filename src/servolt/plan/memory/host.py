@@ -1,6 +1,6 @@
 """What a deployment takes in memory under llama.cpp on a CPU host, part by part."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from pydantic import Field
@@ -8,6 +8,7 @@ from pydantic import Field
 from servolt.deployment import Deployment
 from servolt.document import Value
 from servolt.engines import llamacpp, replay
+from servolt.gpu import Accelerator
 from servolt.model import Model
 from servolt.plan.kv_cache import KvCache, kv_cache_of
 from servolt.plan.memory.budget import Budget, RankMemory, Term, TermName
@@ -20,7 +21,7 @@ __all__ = [
     "activation_bytes",
     "batch_sizes",
     "context_cells",
-    "host_budget",
+    "host_budgets",
     "memory_of",
     "resident_bytes",
     "slots_of",
@@ -152,7 +153,7 @@ def batch_sizes(deployment: Deployment, context_tokens: int) -> _Passes:
     return _Passes(batch, min(asked or DEFAULT_UBATCH_TOKENS, batch))
 
 
-def host_budget(memory: Memory, batch_tokens: int) -> Budget:
+def _budget(memory: Memory, batch_tokens: int) -> Budget:
     """The same in the form that all engines share: one rank, and what the sequences take in place of a pool."""
     parts = {part.name: part for part in memory.parts}
     names: Mapping[TermName, tuple[str, ...]] = {
@@ -185,6 +186,21 @@ def host_budget(memory: Memory, batch_tokens: int) -> Budget:
         max_num_batched_tokens=batch_tokens,
         binding="host",
     )
+
+
+def host_budgets(overhead: Callable[[Deployment], int]) -> Callable[[Deployment, Model, Accelerator], Budget]:
+    """The budget of any deployment here, as remedies recompute it; `overhead` is of the engine's process."""
+
+    def budget_of(deployment: Deployment, model: Model, accelerator: Accelerator) -> Budget:
+        memory = memory_of(
+            deployment,
+            model,
+            overhead_bytes=overhead(deployment),
+            available_bytes=accelerator.available_bytes,
+        )
+        return _budget(memory, batch_sizes(deployment, memory.kv_cache_tokens).batch)
+
+    return budget_of
 
 
 def _term(parts: Sequence[MemoryPart]) -> Term:

@@ -71,9 +71,14 @@ def vllm_budget(
     stages = [_stage(case, batch, stage, number, len(weights)) for number, stage in enumerate(weights)]
     blocks = _blocks(stages, pages)
     context = case.asked_context
-    if context == AUTO:
-        context = longest_request(pages, blocks.likely - 1, case.own_context, request)
-    return _budget(case, batch, request, weights, pages, stages, blocks, context)
+    if context != AUTO:
+        return _budget(case, batch, request, weights, pages, stages, blocks, context)
+    context, shorter = (
+        longest_request(pages, number - 1, case.own_context, request) for number in (blocks.likely, blocks.low)
+    )
+    found = _budget(case, batch, request, weights, pages, stages, blocks, context)
+    # With a smaller pool the engine takes a shorter context, of which one request fits.
+    return found.model_copy(update={"max_concurrency_low": max(found.max_concurrency_low, float(shorter > 0))})
 
 
 def _budget(
