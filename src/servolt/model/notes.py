@@ -45,6 +45,7 @@ def _images(config: Mapping[str, Any], fields: Fields) -> dict[str, Note | None]
         return {}
     tower = Fields(given, fields.name)
     merge = tower.get("spatial_merge_size", "merge_kernel_size") or fields.get("spatial_merge_size")
+    stacked = tower.get("deepstack_visual_indexes")  # layers of the tower that go to layers of the model
     tokens = fields.get("mm_tokens_per_image", "vision_soft_tokens_per_image", "image_seq_length")
     return {
         "vision.image_size": _number(tower.get("image_size")),
@@ -52,6 +53,7 @@ def _images(config: Mapping[str, Any], fields: Fields) -> dict[str, Note | None]
         "vision.merge_size": _number(merge),
         "vision.temporal_patch_size": _number(tower.get("temporal_patch_size")),
         "vision.tokens_per_image": _number(tokens),
+        "vision.deepstack": len(stacked) if isinstance(stacked, Sequence) else None,
         "vision.num_hidden_layers": _number(tower.get("vt_num_hidden_layers", "depth", "num_hidden_layers")),
         "vision.hidden_size": _number(tower.get("vt_hidden_size", "embed_dim", "hidden_size")),
         "vision.intermediate_size": _number(tower.get("vt_intermediate_size", "intermediate_size")),

@@ -297,3 +297,18 @@ def test_chunks_of_attention_keep_all_tokens_where_the_version_has_no_groups_for
     assert old == off == pytest.approx(40 * GIB / (131_072 * 131_072), rel=0.001)
     assert drafting < old
     assert new > 2 * old
+
+
+def test_towers_that_feed_several_layers_hand_out_as_many_rows_more() -> None:
+    """Qwen3-VL: three layers of its tower; 16,384 tokens of an image, and inputs for 8,192 tokens of a step."""
+    tower = Part(component="vision", parameters=400_000_000, bytes=800_000_000, dtype="bfloat16", sharding="tensor")
+    said: dict[str, Any] = {"vision.patch_size": 16, "vision.merge_size": 2, "vision.temporal_patch_size": 2}
+    base = qwen3_30b_a3b()
+    plain, stacked = (
+        vllm(base.model_copy(update={"parts": (*base.parts, tower), "metadata": {**said, **more}}), enforce_eager=True)
+        .per_rank[0]
+        .activation_bytes
+        for more in ({}, {"vision.deepstack": 3})
+    )
+
+    assert stacked - plain == pytest.approx(3 * (16_384 + 8192) * 2048 * 2, rel=0.01)

@@ -173,7 +173,9 @@ class _Encoder(NamedTuple):
 def _encoder(model: Model, run: Run) -> _Encoder:
     """Outputs and pixels of as many images as fit one step, at least one large one where the tower takes any size.
 
-    Gemma 3 at 8,192 tokens: 32 images of 896 x 896 pixels, which is 147 MiB, and their outputs.
+    Gemma 3 at 8,192 tokens: 32 images of 896 x 896 pixels, which is 147 MiB, and their outputs. Towers that feed
+    several layers of the model (Qwen3-VL) hand out as many rows more, and as many inputs of a step stay (vllm 0.19.0
+    vllm/model_executor/models/qwen3_vl.py deepstack_input_embeds).
     """
     said = model.metadata
     size, patch, each = (
@@ -184,7 +186,9 @@ def _encoder(model: Model, run: Run) -> _Encoder:
     tokens = max(run.tokens, LARGE_IMAGE_TOKENS if frames > 1 else 0)
     patches = (size / patch) ** 2 / each if size and patch and each else merged
     pixels = 3 * (frames or 1) * (patch**2 or PATCH_PIXELS) * patches
-    kept = tokens * run.dtype_bytes * (model.hidden_size + pixels)
+    stacked = _number(said.get("vision.deepstack"))
+    kept = tokens * run.dtype_bytes * (model.hidden_size * (1 + stacked) + pixels)
+    kept += stacked * run.tokens * run.dtype_bytes * model.hidden_size
     parameters = sum(part.parameters for part in model.parts if part.component == "vision")
     width = _number(said.get("vision.hidden_size")) or math.sqrt(parameters / (12 * TOWER_LAYERS))
     inner = _number(said.get("vision.intermediate_size")) or TOWER_RATIO * width
