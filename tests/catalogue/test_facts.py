@@ -136,11 +136,11 @@ def test_a_model_s_own_name_says_no_format_that_its_config_does_not_have() -> No
 
 @pytest.mark.parametrize(
     ("name", "total"),
-    # Counts of the Hub's API for google/gemma-4-*-it, towers included; the audio tower is taken as a usual conformer.
+    # Counts of the Hub's API for google/gemma-4-*-it, towers included.
     [("Gemma 4 E2B", 5_123_178_051), ("Gemma 4 E4B", 7_996_156_490), ("Gemma 4 31B", 31_273_088_876)],
 )
 def test_layers_that_share_keys_and_values_are_stored_with_their_own_projections(name: str, total: int) -> None:
-    assert find_model_entry(name).model().total_params == pytest.approx(total, rel=4e-3)
+    assert find_model_entry(name).model().total_params == pytest.approx(total, rel=1.5e-3)
 
 
 def test_ternary_weights_take_two_bits() -> None:

@@ -271,6 +271,10 @@ def _audio(fields: Fields, outer: Fields, text: Fields) -> tuple[list[Weight], b
         ends = 3 * fields.size("num_mel_bins", 128) * width + 3 * width * width + 2 * width
         ends += fields.size("max_source_positions", 1500) * width + 2 * width
         return [_weights("audio", depth * layer + ends), _weights("audio_projector", width * hidden + hidden)], True
+    if fields.text("model_type") == "gemma4_audio":  # two MLPs of four widths, attention with positions, a convolution
+        outer_width = fields.size("output_proj_dims", 1536)
+        size = fields.least("num_hidden_layers", 12) * 24 * width * width + width * width + width * outer_width
+        return [_weights("audio", size), _weights("audio_projector", outer_width * hidden)], True
     depth = fields.size("num_blocks", fields.size("conf_num_hidden_layers", fields.size("num_hidden_layers", 24)))
     inner = fields.size("intermediate_size", 4 * width)
     layer = 4 * width * width + 4 * width * inner + 3 * width * width
