@@ -65,8 +65,19 @@ def test_a_point_says_less_of_other_lengths() -> None:
 
 
 def test_a_law_that_is_surer_of_itself_is_moved_less() -> None:
-    sure = Raw(0.010, 0.0098, 0.0102, 16, 1024, 1024)
-    assert corrected([sure], [Seen(sure, 0.013)])[0].value < 0.0105
+    sure, near = (Raw(0.010, 0.0098, 0.0102, streams, 1024, 1024) for streams in (16, 12))
+    assert corrected([near], [Seen(sure, 0.013)])[0].value < 0.0105
+
+
+def test_at_a_measured_load_the_value_is_what_was_measured() -> None:
+    twice = [Seen(RAWS[2], 0.0118), Seen(RAWS[2], 0.0122)]
+    for others in ([], [Seen(RAWS[0], law(1) * 2)]):
+        (found,) = corrected([RAWS[2]], [*others, Seen(RAWS[2], 0.012)])
+        assert (found.value, found.basis) == (pytest.approx(0.012), "measured")
+        assert found.low < 0.012 < found.high
+    (found,) = corrected([RAWS[2]], twice)
+    assert found.value == pytest.approx(math.sqrt(0.0118 * 0.0122))
+    assert corrected([RAWS[3]], twice)[0].basis == "calibrated"
 
 
 def test_each_part_of_a_step_is_off_by_a_factor_of_its_own() -> None:

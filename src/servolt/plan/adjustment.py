@@ -23,11 +23,12 @@ from servolt.plan.correction import (
     Ties,
     corrected,
 )
+from servolt.plan.plausibility import Bounds, contradictions, impossible
 from servolt.plan.roofline import RooflineLaw
 from servolt.plan.steady import Steady
 from servolt.workload import Workload
 
-__all__ = ["BASE_METRICS", "Adjustment", "At", "Interval", "adjustment", "at"]
+__all__ = ["BASE_METRICS", "Adjustment", "At", "Interval", "adjustment", "at", "ties_of"]
 
 # What is corrected by itself; all else follows from these.
 BASE_METRICS = ("tpot", "itl", "ttft", "prefill_throughput", "power")
@@ -78,25 +79,55 @@ def adjustment(
     *,
     power_w: Power | None = None,
     shifts: Mapping[str, Shift] | None = None,
+    bounds: Bounds | None = None,
+    ties: Callable[[str], Ties] | None = None,
 ) -> "Adjustment":
     """What the points of one deployment say about its law.
 
     `at_load` is the uncorrected state at the load of a point's workload, None where there is none; `factors` are P10
     and P90 of a metric, as factors on its value; `power_w` the uncorrected power of a state; `shifts` what other
-    deployments say about a metric.
+    deployments say about a metric; `bounds` what a value can be at most; `ties` how a metric's errors go together.
+    First tokens are learnt before the rates that hold them, and both before the energy.
     """
-    seen: dict[str, list[Seen]] = {}
+    learnt = Adjustment({}, shifts or {}, factors, power_w, ties or ties_of)
+    loads = {id(point): at_load(point.workload) for point in points}
     problems: list[Problem] = []
-    for point in points:
-        load = at_load(point.workload)
-        found = None if load is None else _seen(point, load, factors, power_w)
-        if found is None:
+    used: list[KnownPoint] = []
+    for point in sorted(points, key=lambda point: _turn(point.metric)):
+        load = loads[id(point)]
+        problem = None if bounds is None else impossible(point, bounds(point))
+        found = None if load is None or problem is not None else _seen(point, load, learnt)
+        if problem is not None:
+            problems.append(problem)
+        elif found is None:
             problems.append(_unused(point))
         elif abs(found[1].log_ratio) > BELIEVED:
             problems.append(_unbelievable(point, found[1]))
         else:
-            seen.setdefault(found[0], []).append(found[1])
-    return Adjustment(seen, shifts or {}, factors, power_w, tuple(problems))
+            assert load is not None
+            learnt = learnt.having(*found, _load_key(point.metric, load) if point.verified else None)
+            used.append(point)
+    problems += contradictions(used, lambda point: _first_s(loads[id(point)]))
+    return learnt.with_problems(tuple(problems))
+
+
+def _turn(metric: str) -> int:
+    """Of a metric's points: what is measured by itself, what follows from that with a first token, what from both."""
+    if metric in REQUEST_METRICS:
+        return 1
+    return 2 if metric in ENERGY_METRICS else 0
+
+
+def _first_s(load: At | None) -> float | None:
+    return None if load is None else load.state.ttft
+
+
+LoadKey = tuple[str, float, float, float, float | None]
+
+
+def _load_key(metric: str, load: At) -> LoadKey:
+    name = "ttft" if metric == "ttft_service" else metric
+    return name, round(load.state.concurrency, 6), load.input_len, load.output_len, load.request_rate
 
 
 class Adjustment:
@@ -108,10 +139,31 @@ class Adjustment:
         shifts: Mapping[str, Shift],
         factors: Factors,
         power_w: Power | None,
-        problems: tuple[Problem, ...],
+        ties: Callable[[str], Ties],
+        told: frozenset[LoadKey] = frozenset(),
+        problems: tuple[Problem, ...] = (),
     ) -> None:
         self._seen, self._shifts, self._factors, self._power_w = seen, shifts, factors, power_w
-        self.problems = problems
+        self._ties, self._told, self.problems = ties, told, problems
+
+    def having(self, metric: str, seen: Seen, told: LoadKey | None) -> "Adjustment":
+        """With one more value of a base metric; `told` is the point that it is of."""
+        more = {**self._seen, metric: (*self._seen.get(metric, ()), seen)}
+        keys = self._told if told is None else self._told | {told}
+        return Adjustment(more, self._shifts, self._factors, self._power_w, self._ties, keys, self.problems)
+
+    def with_problems(self, problems: tuple[Problem, ...]) -> "Adjustment":
+        return Adjustment(self._seen, self._shifts, self._factors, self._power_w, self._ties, self._told, problems)
+
+    def predicted(self, metric: str, load: At) -> Raw | None:
+        """One of BASE_METRICS without any correction. None where the law says nothing of it."""
+        value = _predicted(metric, load.state, self._power_w)
+        return None if value is None or not value > 0 else _raw(value, self._factors(metric), load)
+
+    def doubt(self, metric: str, load: At) -> float:
+        """Standard deviation of the logarithm that is left."""
+        one = self._corrected(metric, load)
+        return _width(one.low, one.high) / (2 * Z10)
 
     @property
     def points(self) -> int:
@@ -154,9 +206,11 @@ class Adjustment:
     def interval(self, metric: str, load: At) -> Interval:
         """Of any metric, around the value that follows from the corrected state."""
         low, high = self._factors(metric)
+        is_told = _load_key(metric, load) in self._told
         if metric in BASE_METRICS and (metric != "itl" or "itl" in self._seen):
             one = self._corrected(metric, load)
-            return Interval(one.low / one.value, one.high / one.value, one.basis, one.n)
+            basis: Basis = one.basis if one.basis != "measured" or is_told else "calibrated"
+            return Interval(one.low / one.value, one.high / one.value, basis, one.n)
         ruling = {} if metric in APART else self._ruling(metric, load)
         found = {name: self._corrected(name, load) for name in ruling}
         n = sum(one.n for one in found.values())
@@ -165,8 +219,7 @@ class Adjustment:
         before = math.hypot(*(weight * _width(*self._factors(name)) for name, weight in ruling.items()))
         after = math.hypot(*(ruling[name] * _width(one.low, one.high) for name, one in found.items()))
         share = max(after / before, REPEAT_SPREAD / _width(low, high))
-        is_measured = all(one.basis == "measured" for one in found.values())
-        return Interval(low**share, high**share, "measured" if is_measured else "calibrated", n)
+        return Interval(low**share, high**share, "measured" if is_told else "calibrated", n)
 
     def _ruling(self, metric: str, load: At) -> Mapping[str, float]:
         """Which of the corrected metrics make this one, and with what weight its logarithm follows theirs."""
@@ -184,10 +237,10 @@ class Adjustment:
         """Where there is nothing to compare with, of a prediction of 1."""
         value = _predicted(metric, load.state, self._power_w) or 1.0
         raw = _raw(value, self._factors(metric), load)
-        return corrected([raw], self._seen.get(metric, ()), self._shifts.get(metric, NO_SHIFT), _ties(metric))[0]
+        return corrected([raw], self._seen.get(metric, ()), self._shifts.get(metric, NO_SHIFT), self._ties(metric))[0]
 
 
-def _ties(metric: str) -> Ties:
+def ties_of(metric: str) -> Ties:
     return FIRST_TOKENS if metric == "ttft" else TIMES
 
 
@@ -212,31 +265,29 @@ def _predicted(metric: str, state: Steady, power_w: Power | None) -> float | Non
     }.get(metric)
 
 
-def _seen(point: KnownPoint, load: At, factors: Factors, power_w: Power | None) -> tuple[str, Seen] | None:
+def _seen(point: KnownPoint, load: At, learnt: "Adjustment") -> tuple[str, Seen] | None:
     """The base metric that the point tells, and how sure. None where it tells none."""
     metric, value, noise = {"ttft_service": "ttft"}.get(point.metric, point.metric), point.value, REPEAT_SPREAD
     if metric == "decode_throughput":
         metric, value = "tpot", load.state.running / value
     if metric in REQUEST_METRICS:
-        told = _tpot_of(metric, value, load, factors)
+        told = _tpot_of(metric, value, load, learnt)
         if told is None:
             return None
         metric, (value, noise) = "tpot", told
     elif metric in ENERGY_METRICS:
         per_token = value / (load.output_len if metric == "energy_per_request" else 1.0)
-        metric, value, noise = "power", per_token * load.state.output_throughput, 2 * REPEAT_SPREAD
+        metric, value, noise = "power", per_token * learnt.state(load).output_throughput, 2 * REPEAT_SPREAD
     if metric == "power" and load.busy < 1.0:
         value, waiting_w = value / max(load.busy, 1e-9), (1.0 - load.busy) * load.idle_w
         value -= waiting_w / max(load.busy, 1e-9)  # of the mean, what is drawn at work
         if value * load.busy < waiting_w:
             return None  # most of it is drawn while nothing is done
-    predicted = _predicted(metric, load.state, power_w)
-    if predicted is None or not predicted > 0:
-        return None
-    return metric, Seen(_raw(predicted, factors(metric), load), value, noise, point.verified)
+    raw = learnt.predicted(metric, load)
+    return None if raw is None else (metric, Seen(raw, value, noise, point.verified))
 
 
-def _tpot_of(metric: str, value: float, load: At, factors: Factors) -> tuple[float, float] | None:
+def _tpot_of(metric: str, value: float, load: At, learnt: "Adjustment") -> tuple[float, float] | None:
     """Time per token and its noise, by Little's law. None where requests come at a rate of their own, or where the
     first token takes so long that nothing is told of the others."""
     if load.output_len <= 1 or (load.request_rate is not None and metric != "e2el"):
@@ -245,10 +296,11 @@ def _tpot_of(metric: str, value: float, load: At, factors: Factors) -> tuple[flo
         metric, 1.0
     )
     e2el = value if metric == "e2el" else load.state.concurrency * tokens / value
-    rest = e2el - load.state.ttft
+    first = load.state.ttft * learnt.factor("ttft", load)
+    rest = e2el - first
     if rest < e2el / 2:
         return None
-    doubt = _width(*factors("ttft")) / (2 * Z10) * load.state.ttft / rest
+    doubt = learnt.doubt("ttft", load) * first / rest
     return rest / (load.output_len - 1), math.hypot(REPEAT_SPREAD, doubt)
 
 

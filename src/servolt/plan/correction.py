@@ -3,7 +3,7 @@
 The logarithm of measured over predicted is taken as a function of the load whose values go together: the parts of a
 step may each be off by a factor of their own, and what is left changes slowly with the streams and the lengths. So one
 point shifts all, two tilt it, and more bend it; where none of them is near, the prediction stays as it is. It is the
-best linear estimate under that assumption (kriging).
+best linear estimate under that assumption (kriging). At a load that was measured, the value is what was measured.
 
 Fitted on 1,916 runs of 155 deployments (InferenceX, aggregated, up to 8 devices, 2026-11), each predicted without its
 model on its device. TPOT, median and P90 of the error over all lengths: 13 % and 40 % as predicted; after any one point
@@ -134,7 +134,7 @@ def corrected(
 
     >>> raw = Raw(0.010, 0.007, 0.014, concurrency=8, input_len=1024, output_len=1024)
     >>> [round(one.value, 4) for one in corrected([raw], [Seen(raw, 0.012)])]
-    [0.0119]
+    [0.012]
     """
     believed = [one for one in seen if abs(one.log_ratio) <= BELIEVED]
     trusted, doubtful = [one for one in believed if one.verified], [one for one in believed if not one.verified]
@@ -178,18 +178,26 @@ def _corrected(raw: Raw, trusted: Sequence[Seen], doubtful: Sequence[Seen], shif
     scale = math.sqrt(shift.doubt)
     mean, left = _estimate(raw, trusted, shift.log_shift, scale, ties)
     is_known = bool(trusted) or bool(shift.deployments)
+    here = [one for one in trusted if _same_load(raw, one.raw)]
     spread = math.sqrt(left * raw.spread**2 * shift.doubt + (ties.repeats**2 if is_known else 0.0))
     if not is_known:
         low, high = raw.low, raw.high
     else:
         mean, spread = _between(raw, trusted, mean, ties), min(spread, max(raw.spread, ties.repeats))
+        mean = _measured(here) if here else mean
         low, high = raw.value * math.exp(mean - Z10 * spread), raw.value * math.exp(mean + Z10 * spread)
     for one in doubtful:
         claimed = raw.value * math.exp(mean + (one.log_ratio - mean) * _likeness(raw, one.raw, ties))
         low, high = min(low, claimed), max(high, claimed)
-    here = any(_same_load(raw, one.raw) for one in trusted)
     basis: Basis = "measured" if here else "calibrated" if is_known else "formula"
     return Corrected(raw, raw.value * math.exp(mean), low, high, basis, len(trusted))
+
+
+def _measured(here: Sequence[Seen]) -> float:
+    """What was measured at this very load stands as it is: the mean of those that are surest, by their logarithm."""
+    least = min(one.noise for one in here)
+    surest = [one.log_ratio for one in here if one.noise <= least]
+    return sum(surest) / len(surest)
 
 
 def _estimate(raw: Raw, seen: Sequence[Seen], shift: float, scale: float, ties: Ties) -> tuple[float, float]:

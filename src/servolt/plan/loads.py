@@ -14,6 +14,7 @@ from servolt.plan.cost import Economy, costs_of
 from servolt.plan.idle import Draw, busy_share, draw_of, idle_w
 from servolt.plan.memory import Budget
 from servolt.plan.plan import CurvePoint, StepTerm
+from servolt.plan.plausibility import bounds_of
 from servolt.plan.power import power_w
 from servolt.plan.roofline import roofline_of
 from servolt.plan.spreads import factors_of
@@ -32,6 +33,11 @@ BY_HAND = frozenset(
     }
 )
 BY_HAND_METHOD = "a width set by hand: no errors of this figure were measured"
+MEASURED_METHOD = "the measured value itself; P10 and P90 of what such a measurement differs by when it is repeated"
+CALIBRATED_METHOD = (
+    "the formula, moved towards measured values by how far its errors at both loads go together and how much repeats "
+    "differ; P10 and P90 of what is left"
+)
 # Whose power is mostly what waits, no error of a roofline tells how far it is off.
 WITH_IDLE = frozenset({"power", "energy_per_output_token", "energy_per_request"})
 RATES = frozenset({"request_throughput", "output_throughput", "total_throughput"})
@@ -134,9 +140,10 @@ class LoadPlanner:
         return adjustment(
             points,
             self._holding,
-            self._factors,
+            self.factors,
             power_w=lambda state: power_w(self._law, state, self._accelerator),
             shifts=shifts,
+            bounds=bounds_of(self._law, self._deployment, self._model, self._accelerator),
         )
 
     def _holding(self, workload: Workload) -> At | None:
@@ -270,7 +277,7 @@ class LoadPlanner:
 
     def _estimate(self, one: _Figure, point: LoadPoint, load: At, learnt: Adjustment) -> Estimate:
         basis: Basis = "formula"
-        low = high = None
+        low = high = n = None
         if one.metric == "cost_per_hour":
             basis, low, high = "exact", one.value, one.value  # a price is what it is
         elif one.value is not None:
@@ -280,7 +287,7 @@ class LoadPlanner:
                 factors = Draw(power_w(self._law, load.state, self._accelerator), load.idle_w, load.busy).interval(
                     *factors
                 )
-            basis, low, high = found.basis, one.value * factors[0], one.value * factors[1]
+            basis, n, low, high = found.basis, found.n or None, one.value * factors[0], one.value * factors[1]
             low, high = self._bounded(one.metric, one.value, load, low, high)
         return Estimate(
             metric=one.metric,
@@ -293,7 +300,8 @@ class LoadPlanner:
             concurrency=point.concurrency,
             request_rate=point.request_rate,
             level=LEVEL,
-            method=one.method or (BY_HAND_METHOD if one.metric in BY_HAND else METHOD),
+            method=one.method or _method(one.metric, basis),
+            n=n,
             reason=one.reason,
         )
 
@@ -314,8 +322,16 @@ class LoadPlanner:
         most = min(most, self._workload.max_concurrency or most)
         return self._closed(self._workload, most).request_throughput
 
-    def _factors(self, metric: str) -> tuple[float, float]:
+    def factors(self, metric: str) -> tuple[float, float]:
         return factors_of(metric, self._deployment, self._model, self._accelerator)
+
+
+def _method(metric: str, basis: Basis) -> str:
+    if basis == "measured":
+        return MEASURED_METHOD
+    if basis == "calibrated":
+        return CALIBRATED_METHOD
+    return BY_HAND_METHOD if metric in BY_HAND else METHOD
 
 
 def _overloaded(offered: float, most: float, limit: str) -> Problem:
