@@ -23,7 +23,8 @@ def test_the_best_is_named_with_reasons_and_what_to_measure(servolt: Run) -> Non
     result = servolt(*SEARCH, "--max-tpot", "40ms")
     assert result.returncode == 0, result.stderr
     assert "BEST" in result.stdout
-    assert "It is the cheapest of" in result.stdout
+    assert "it is the cheapest of" in result.stdout.replace("It is", "it is")
+    assert "bounds on times with a chance of" in " ".join(result.stdout.split())
     assert "cost_per_million_output_tokens" in result.stdout
 
 
@@ -102,3 +103,16 @@ def test_counts_are_numbers(servolt: Run) -> None:
     result = servolt(*MODEL, "--optimise", "--counts", "1,two")
     assert result.returncode == 2
     assert "'two' is no number of devices" in result.stderr
+
+
+def test_speculation_wants_its_acceptance(servolt: Run) -> None:
+    result = servolt(*SEARCH, "--speculations", "ngram:3")
+    assert result.returncode == 2
+    assert "how many tokens are accepted" in result.stderr
+    plain = json.loads(servolt(*SEARCH, "--concurrency", "1", "--speculations", "none,ngram:3:1.5", "--json").stdout)
+    assert plain["choice"]["deployment"]["speculative_config"]["acceptance"] == 1.5
+
+
+def test_a_chance_to_keep_the_bounds_is_kept(servolt: Run) -> None:
+    plain = json.loads(servolt(*SEARCH, "--max-tpot", "20ms", "--min-chance", "0.9", "--json").stdout)
+    assert plain["choice"]["chance"] >= 0.9

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servolt.deployment import Deployment, Hardware
+from servolt.deployment import Deployment, Hardware, Speculation
 from servolt.gpu import Accelerator
 from servolt.plan.cost import Economy
+from servolt.plan.known import KnownDeployments, KnownSpeed, conditions_of
 from servolt.plan.memory.emulate import budget_of
-from servolt.plan.search import Search, search
+from servolt.plan.search import Option, Search, search
 from servolt.plan.search_front import pareto
+from servolt.plan.search_learnt import Learnt
 from servolt.plan.search_limits import Constraints, Objective
 from servolt.plan.search_score import Room, Scorer
 from servolt.plan.search_space import Space, candidates_of, layouts_of
@@ -58,7 +60,12 @@ def found(limits: Constraints | None = None, *, objective: Objective | None = No
 def cost_of(answer: Search) -> float:
     if answer.choice is None:
         return math.inf
-    return answer.choice.figures["cost_per_million_output_tokens"].value or math.inf
+    return expected_cost(answer.choice)
+
+
+def expected_cost(one: Option) -> float:
+    """What is minimised: a bound that breaks is worth nothing."""
+    return (one.figures["cost_per_million_output_tokens"].value or math.inf) / one.chance
 
 
 @settings(deadline=None)
@@ -124,8 +131,10 @@ def test_what_is_chosen_is_the_best_of_all_that_keep_the_bounds() -> None:
     answer = found(Constraints(slo=Slo(tpot=0.02)))
     assert answer.choice is not None
     assert (answer.choice.figures["tpot"].value or 1.0) <= 0.02
-    assert cost_of(answer) == min(one.figures["cost_per_million_output_tokens"].value or 0.0 for one in answer.front)
-    assert "cheapest" in answer.reasons[0]
+    assert cost_of(answer) == min(expected_cost(one) for one in answer.front)
+    assert answer.choice in answer.front
+    assert "cheap" in answer.reasons[0]
+    assert f"chance of {100 * answer.choice.chance:.0f} %" in answer.reasons[1]
 
 
 def test_what_lost_says_by_how_much_and_how_surely() -> None:
@@ -219,11 +228,80 @@ def test_a_rate_that_is_too_high_says_how_much_can_be_served() -> None:
     assert "requests/s" in answer.helps[0]
 
 
-def test_further_streams_are_not_tried_once_a_bound_on_times_breaks() -> None:
+def test_the_load_at_which_a_bound_on_times_breaks_is_found_and_none_beyond_is_tried() -> None:
     bound = Constraints(slo=Slo(tpot=0.012))
     scorer = Scorer(WORK, bound, PRICES, budget_of, loads=(1, 4, 16, 64, 256, 1024))
     outcomes = list(scorer.outcomes(0, next(iter(candidates_of(space())))))
-    assert [bool(one.misses) for one in outcomes[:-1]] == [False] * (len(outcomes) - 1)
+    kept = [one.load.concurrency or 0 for one in outcomes if not one.misses]
+    over = [one.load.concurrency or 0 for one in outcomes if one.misses]
+    assert max(kept) < min(over) <= 1.1 * max(kept) + 1
+    assert max(over) == 64
+
+
+def test_a_choice_near_its_bound_gives_way_to_one_that_keeps_it_more_surely() -> None:
+    """At the very bound the chance is even; a little below it costs little and is much surer."""
+    answer = found(Constraints(slo=Slo(tpot=0.012)), loads=(1, 4, 16, 64, 256, 1024))
+    assert answer.choice is not None
+    assert answer.choice.chance > 0.6
+    sure = found(Constraints(slo=Slo(tpot=0.012), min_chance=0.95), loads=(1, 4, 16, 64, 256, 1024))
+    assert sure.choice is not None
+    assert sure.choice.chance >= 0.95
+    assert cost_of(sure) >= cost_of(answer)
+
+
+def test_without_a_bound_on_times_nothing_is_left_to_chance() -> None:
+    answer = found(Constraints(usd_per_hour=4.0))
+    assert answer.choice is not None
+    assert answer.choice.chance == 1
+
+
+def test_what_was_measured_of_a_configuration_is_what_is_chosen_by() -> None:
+    """The best as predicted is seen to be three times as slow, and gives way to another."""
+    free = found()
+    assert free.choice is not None
+    choice = free.choice
+    candidate = next(one for one in candidates_of(space()) if one.deployment == choice.deployment)
+    slow = KnownSpeed(
+        conditions=conditions_of(candidate.deployment, candidate.model, candidate.accelerator),
+        metric="tpot",
+        input_len=1024,
+        output_len=256,
+        concurrency=16,
+        value=3 * (choice.figures["tpot"].value or 1.0),
+        predicted=choice.figures["tpot"].value,
+        date="2026-11-28T00:00:00Z",
+        tool_version="1",
+    )
+    learnt = Learnt(KnownDeployments(speeds=(slow,)), tool_version="1")
+    after = search(space(), WORK, None, PRICES, learnt=learnt)
+    assert after.choice is not None
+    assert after.choice.deployment != choice.deployment
+    again = search(space(), WORK, None, PRICES, learnt=learnt, candidates=[candidate])
+    assert again.choice is not None
+    assert again.choice.figures["tpot"].basis == "measured"
+    assert again.choice.figures["tpot"].value == pytest.approx(slow.value, rel=0.1)
+
+
+def test_speculation_is_tried_with_the_acceptance_that_is_stated() -> None:
+    """At one stream a step takes the bytes of the weights: two tokens accepted of two drafted by n-grams make it three
+    tokens for one, and the prompt's time stays."""
+    drafted = Speculation(method="ngram", num_speculative_tokens=2, acceptance=2.0)
+    one = Workload(input_len=16, output_len=256, concurrency=(1,))
+    asked = space(accelerators=(LARGE,), counts=(1,), speculations=(None, drafted), quantizations=(None,))
+    answer = search(asked, one, None, PRICES, objective="latency")
+    assert answer.choice is not None
+    assert answer.choice.deployment.speculative_config == drafted
+    plain = search(asked._replace(speculations=(None,)), one, None, PRICES, objective="latency")
+    assert plain.choice is not None
+    gain = (plain.choice.figures["tpot"].value or 0.0) / (answer.choice.figures["tpot"].value or 1.0)
+    assert 2.5 < gain <= 3.0
+
+
+def test_speculation_that_a_model_cannot_do_is_refused_with_its_reason() -> None:
+    drafted = Speculation(method="mtp", num_speculative_tokens=2, acceptance=1.5)
+    answer = search(space(speculations=(drafted,)), WORK, None, PRICES)
+    assert answer.choice is None
+    assert answer.considered.refused["no_mtp"] == answer.considered.configurations
 
 
 def test_without_prices_the_throughput_of_a_device_decides() -> None:

@@ -13,7 +13,7 @@ from servolt.errors import ConditionFailedError, InvalidInputError
 from servolt.units import parse_duration
 
 if TYPE_CHECKING:
-    from servolt.deployment import Deployment
+    from servolt.deployment import Deployment, Speculation
     from servolt.plan.search import Search
     from servolt.plan.search_limits import Constraints
     from servolt.workload import Workload
@@ -37,6 +37,8 @@ class Goals(NamedTuple):
     engines: tuple[str, ...]
     quantizations: tuple[str, ...]
     kv_cache_dtypes: tuple[str, ...]
+    batch_limits: tuple[str, ...]
+    speculations: tuple[str, ...]
     max_ttft: float | None
     max_tpot: float | None
     max_e2el: float | None
@@ -45,6 +47,7 @@ class Goals(NamedTuple):
     max_devices: int | None
     min_bits: float | None
     min_output_throughput: float | None
+    min_chance: float | None
 
     @property
     def are_asked(self) -> bool:
@@ -87,6 +90,15 @@ _OPTIONS = (
         "--quantizations", callback=_listed, metavar="A,B", help="That are tried: own,fp8,int4; default: from 8 bits."
     ),
     click.option("--kv-cache-dtypes", callback=_listed, metavar="A,B", help="That are tried: auto,fp8."),
+    click.option(
+        "--batch-limits", callback=_listed, metavar="N,N", help="Of max_num_seqs that are tried; default: the engine's."
+    ),
+    click.option(
+        "--speculations",
+        callback=_listed,
+        metavar="A,B",
+        help="That are tried, with the tokens accepted a step as measured: none,mtp:2:1.4,draft_model:5:2.8:MODEL.",
+    ),
     click.option("--max-ttft", type=_Seconds(), help="Bound on the time to the first token: 2s, 500ms."),
     click.option("--max-tpot", type=_Seconds(), help="Bound on the time per output token: 50ms."),
     click.option("--max-e2el", type=_Seconds(), help="Bound on the time of a request."),
@@ -95,6 +107,12 @@ _OPTIONS = (
     click.option("--max-devices", type=Count(), help="Devices at most."),
     click.option("--min-bits", type=AMOUNT, help="Least bits of weights and of keys and values; default: 8, or own."),
     click.option("--min-output-throughput", type=AMOUNT, help="Tokens/s that must come, all requests together."),
+    click.option(
+        "--min-chance",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        metavar="SHARE",
+        help="How surely the bounds on times are to be kept: 0.9.",
+    ),
 )
 
 
@@ -165,14 +183,23 @@ def _search(
 
     axes = Axes(
         accelerators=goals.accelerators,
-        counts=tuple(_whole(text) for text in goals.counts),
+        counts=tuple(_whole(text, "--counts") for text in goals.counts),
         engines=goals.engines,
         quantizations=tuple(None if name == "own" else name for name in goals.quantizations),
         kv_cache_dtypes=goals.kv_cache_dtypes,
+        max_num_seqs=tuple(_whole(text, "--batch-limits") for text in goals.batch_limits),
+        speculations=tuple(None if text == "none" else _speculation(text) for text in goals.speculations),
     )
     objective: Any = goals.objective
     found = search_for(
-        deployment, workload, axes, _limits(goals), costs, objective=objective, load_is_given=_load_is_given(workload)
+        deployment,
+        workload,
+        axes,
+        _limits(goals),
+        costs,
+        settings.folders(),
+        objective=objective,
+        load_is_given=_load_is_given(workload),
     )
     ids = [found.choice.deployment.digest] if found.choice is not None else []
     out.document(found, rows=search_rows(found), ids=ids, human=lambda: search_shown(found))
@@ -192,6 +219,7 @@ def _limits(goals: Goals) -> "Constraints":
         max_devices=goals.max_devices,
         min_bits=goals.min_bits,
         min_output_throughput=goals.min_output_throughput,
+        min_chance=goals.min_chance,
     )
 
 
@@ -217,7 +245,29 @@ def _on_same(one: "Deployment", first: "Deployment") -> "Deployment":
     return one if one.hardware == first.hardware else one.model_copy(update={"hardware": first.hardware})
 
 
-def _whole(text: str) -> int:
+def _whole(text: str, flag: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise InvalidInputError(f"{text!r} is no number of devices.", "--counts takes whole numbers: 1,2,4.")
+        what = "devices" if flag == "--counts" else "requests"
+        raise InvalidInputError(f"{text!r} is no number of {what}.", f"{flag} takes whole numbers: 1,2,4.")
     return int(text)
+
+
+def _speculation(text: str) -> "Speculation":
+    """METHOD:TOKENS:ACCEPTED, with the model that drafts behind it where it is one."""
+    from pydantic import ValidationError
+
+    from servolt.deployment import Speculation
+
+    method, *rest = text.split(":", 3)
+    remedy = "Write METHOD:TOKENS:ACCEPTED, such as mtp:2:1.4; how many are accepted has to be measured."
+    if len(rest) < 2:
+        raise InvalidInputError(f"{text!r} does not say how many tokens are accepted.", remedy)
+    fields = dict(zip(("num_speculative_tokens", "acceptance", "model"), rest, strict=False))
+    try:
+        found = Speculation.model_validate({"method": method, **fields})
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        raise InvalidInputError(f"{text!r} is no speculation: {fault['msg']}.", remedy) from error
+    if (found.acceptance or 0) > found.num_speculative_tokens:
+        raise InvalidInputError(f"{text!r} accepts more tokens than it drafts.", remedy)
+    return found

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from servolt.cli.tables import labelled, quantity, spread, table
+from servolt.deployment import Deployment
 from servolt.plan.plan import Figure
 from servolt.plan.search import Option, Search
 from servolt.plan.search_answers import Answer
@@ -42,8 +43,10 @@ def _row(kind: str, option: Option, why: str) -> dict[str, Any]:
         "expert_parallel": bool(deployment.enable_expert_parallel or deployment.expert_parallel_size),
         "kv_cache_dtype": deployment.kv_cache_dtype,
         "max_num_seqs": deployment.max_num_seqs,
+        "speculation": _speculation(deployment),
         "concurrency": option.concurrency,
         "request_rate": option.request_rate,
+        "chance": option.chance,
     }
     for name in SHOWN:
         figure = option.figures.get(name)
@@ -117,7 +120,14 @@ def _label(option: Option) -> str:
     parts += ["ep"] if deployment.enable_expert_parallel or deployment.expert_parallel_size else []
     parts += [f"kv {deployment.kv_cache_dtype}"] if deployment.kv_cache_dtype else []
     parts += [f"max_num_seqs {deployment.max_num_seqs}"] if deployment.max_num_seqs else []
+    parts += [said] if (said := _speculation(deployment)) else []
     return ", ".join(parts)
+
+
+def _speculation(deployment: Deployment) -> str | None:
+    """mtp 2 (1.4 accepted)."""
+    one = deployment.speculative_config
+    return None if one is None else f"{one.method} {one.num_speculative_tokens} ({one.acceptance:g} accepted)"
 
 
 def _load(option: Option) -> str:

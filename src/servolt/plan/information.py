@@ -2,6 +2,9 @@
 
 A configuration's true times are its predicted ones times an error. Errors go together: those of an engine, of a device
 and of an engine on a device are shared, and the rest is the configuration's own. So measuring one tells of the others.
+
+What is compared is worth, the loss turned round: tokens for a dollar, answers in a second. A choice that breaks its
+bound is worth nothing.
 """
 
 import math
@@ -15,12 +18,11 @@ __all__ = ["Contender", "Gain", "chances", "gains", "worth_most"]
 
 DRAWS = 256
 SEED = 1
+ABOUT = 0.8  # of the most that a measurement gains: so much is about as much, with so few draws
 # Of the variance of the logarithm of the errors of one model, what is shared. Fitted on 1,637 published runs of 108
 # deployments (2026-11): half the squared difference of two deployments' mean errors is, in the median over pairs of the
 # same model, 0.022 where they share neither, 0.016 with the same engine, 0.011 on the same device, 0.004 with both.
 ENGINE, DEVICE, PAIR = 0.25, 0.45, 0.1
-# A choice that breaks a bound is not useless: it counts as one that is so many times worse.
-BROKEN = 2.0
 
 
 class Contender(NamedTuple):
@@ -35,11 +37,11 @@ class Contender(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """`gain` is in the unit of the loss: what the choice is expected to get better by."""
+    """In the unit of the loss: what the choice is expected to get better by, and what today's one is expected to be."""
 
     measured: tuple[int, ...]  # places of those that are measured
     gain: float
-    before: float  # the expected loss of today's choice
+    before: float
 
 
 def gains(contenders: Sequence[Contender], *, draws: int = DRAWS, seed: int = SEED) -> list[Gain]:
@@ -49,27 +51,35 @@ def gains(contenders: Sequence[Contender], *, draws: int = DRAWS, seed: int = SE
     return [_gain(contenders, (place,), truths, noise) for place in range(len(contenders))]
 
 
-def worth_most(contenders: Sequence[Contender], *, draws: int = DRAWS, seed: int = SEED) -> list[Gain]:
-    """The best single measurement, and the best one to make beside it; the second holds both places."""
+def worth_most(
+    contenders: Sequence[Contender], effort: Sequence[float] = (), *, draws: int = DRAWS, seed: int = SEED
+) -> list[Gain]:
+    """The best single measurement, and the best one to make beside it; the second holds both places.
+
+    Of those that gain about as much, the one of the least effort.
+    """
     if len(contenders) < 2:
         return []
     truths, noise = _draws(contenders, draws, seed), _noise(draws, seed, len(contenders))
-    first = max(
-        (_gain(contenders, (place,), truths, noise) for place in range(len(contenders))), key=lambda one: one.gain
-    )
-    others = [place for place in range(len(contenders)) if place != first.measured[0]]
-    second = max(
-        (_gain(contenders, (first.measured[0], place), truths, noise) for place in others), key=lambda one: one.gain
-    )
+    places = range(len(contenders))
+    first = _easiest([_gain(contenders, (place,), truths, noise) for place in places], effort)
+    others = [place for place in places if place != first.measured[0]]
+    second = _easiest([_gain(contenders, (first.measured[0], place), truths, noise) for place in others], effort)
     return [first, second]
+
+
+def _easiest(found: Sequence[Gain], effort: Sequence[float]) -> Gain:
+    most = max(one.gain for one in found)
+    good = [one for one in found if one.gain >= ABOUT * most]
+    return min(good, key=lambda one: (effort[one.measured[-1]] if effort else 0.0, -one.gain))
 
 
 def chances(contenders: Sequence[Contender], chosen: int, *, draws: int = DRAWS, seed: int = SEED) -> list[float]:
     """Of each, the share of the draws in which it is better than the chosen one."""
     truths = _draws(contenders, draws, seed)
-    own = [_loss(contenders[chosen], truth[chosen]) for truth in truths]
+    own = [_worth(contenders[chosen], truth[chosen]) for truth in truths]
     return [
-        sum(_loss(one, truth[place]) < base for truth, base in zip(truths, own, strict=True)) / len(truths)
+        sum(_worth(one, truth[place]) > base for truth, base in zip(truths, own, strict=True)) / len(truths)
         for place, one in enumerate(contenders)
     ]
 
@@ -120,21 +130,24 @@ def _gain(
     truths: Sequence[Sequence[float]],
     noise: Sequence[Sequence[float]],
 ) -> Gain:
-    """Mean over the draws of the best expected loss once the measurements are known, against that of one choice for
+    """Mean over the draws of the best expected worth once the measurements are known, against that of one choice for
     all draws."""
     beliefs = [_belief(contenders, place, measured) for place in range(len(contenders))]
     sums = [0.0] * len(contenders)
     best = 0.0
     for truth, off in zip(truths, noise, strict=True):
         seen = [truth[place] + off[place] for place in measured]
-        losses = [
+        worths = [
             _expected(one, sum(w * s for w, s in zip(weights, seen, strict=True)), left)
             for one, (weights, left) in zip(contenders, beliefs, strict=True)
         ]
-        sums = [total + loss for total, loss in zip(sums, losses, strict=True)]
-        best += min(losses)
-    before = min(sums) / len(truths)
-    return Gain(measured, max(0.0, before - best / len(truths)), before)
+        sums = [total + worth for total, worth in zip(sums, worths, strict=True)]
+        best += max(worths)
+    today = max(sums)
+    if not today:
+        return Gain(measured, 0.0, 0.0)
+    before, after = len(truths) / today, len(truths) / max(best, today)
+    return Gain(measured, before - after, before)
 
 
 def _belief(contenders: Sequence[Contender], place: int, measured: tuple[int, ...]) -> tuple[tuple[float, ...], float]:
@@ -155,20 +168,21 @@ def _belief(contenders: Sequence[Contender], place: int, measured: tuple[int, ..
     return weights, max(own - taken, 0.0)
 
 
-def _loss(one: Contender, error: float) -> float:
-    loss = one.loss * math.exp(error) if one.moves else one.loss
-    return loss * BROKEN if one.strain * math.exp(error) > 1 else loss
+def _worth(one: Contender, error: float) -> float:
+    if one.strain * math.exp(error) > 1:
+        return 0.0
+    return math.exp(-error) / one.loss if one.moves else 1.0 / one.loss
 
 
 def _expected(one: Contender, mean: float, variance: float) -> float:
-    """Of `_loss` where the logarithm of the error is normal."""
-    loss = one.loss * math.exp(mean + variance / 2) if one.moves else one.loss
+    """Of `_worth` where the logarithm of the error is normal."""
+    worth = math.exp(variance / 2 - mean) / one.loss if one.moves else 1.0 / one.loss
     if one.strain <= 0:
-        return loss
-    # exp(e) leans the normal distribution by its own variance.
-    room = -math.log(one.strain) - mean - (variance if one.moves else 0.0)
-    share = _above(room / math.sqrt(variance)) if variance > 0 else float(room < 0)
-    return loss * (1 + (BROKEN - 1) * share)
+        return worth
+    # exp(-e) leans the normal distribution by its own variance.
+    room = -math.log(one.strain) - mean + (variance if one.moves else 0.0)
+    broken = _above(room / math.sqrt(variance)) if variance > 0 else float(room < 0)
+    return worth * (1.0 - broken)
 
 
 def _above(deviations: float) -> float:

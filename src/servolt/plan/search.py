@@ -2,7 +2,7 @@
 explained."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -13,6 +13,7 @@ from servolt.plan.cost import Economy
 from servolt.plan.memory.emulate import budget_of as recompute
 from servolt.plan.plan import Figure
 from servolt.plan.search_front import pareto
+from servolt.plan.search_learnt import Learnt
 from servolt.plan.search_limits import Constraints, Objective
 from servolt.plan.search_reasons import (
     Rival,
@@ -27,7 +28,7 @@ from servolt.plan.search_reasons import (
     told_gains,
 )
 from servolt.plan.search_score import BudgetOf, Outcome, Scorer
-from servolt.plan.search_space import Space, bits_of, candidates_of
+from servolt.plan.search_space import Candidate, Space, bits_of, candidates_of
 from servolt.plan.validation import problems_of
 from servolt.workload import Workload
 
@@ -45,6 +46,7 @@ class Option(Value):
     devices: int
     bits: float = Field(description="of a weight")
     concurrency: float = Field(description="streams in flight, all copies together")
+    chance: float = Field(1.0, description="that the bounds on times and throughput are kept, by the intervals")
     request_rate: float | None = None
     figures: Mapping[str, Figure] = Field(description="by metric, at this load")
     output_throughput_per_device: float | None = None
@@ -111,19 +113,23 @@ def search(
     *,
     objective: Objective | None = None,
     budget_of: BudgetOf = recompute,
+    learnt: Learnt | None = None,
+    candidates: Iterable[Candidate] | None = None,
 ) -> Search:
     """`economies` by accelerator's name. Without an objective it is cost where a price is known, else throughput.
 
     With loads in the space, each configuration is tried at each of them, and chosen at its best; else the workload's
-    first load is what must be served.
+    first load is what must be served. `learnt` are logs and measurements of these and of like deployments;
+    `candidates` are tried in place of all of the space.
     """
     limits, prices = constraints or Constraints(), economies or {}
     aim: Objective = objective or ("cost" if prices else "throughput")
     refused: Counter[str] = Counter()
     outcomes: list[Outcome] = []
     number = 0
-    scorer = Scorer(workload, limits, prices, budget_of, loads=space.loads)
-    for number, candidate in enumerate(candidates_of(space), start=1):
+    memory = budget_of if learnt is None else learnt.budget
+    scorer = Scorer(workload, limits, prices, memory, loads=space.loads, learnt=learnt)
+    for number, candidate in enumerate(candidates or candidates_of(space), start=1):
         faults = problems_of(candidate.deployment, candidate.model, candidate.accelerator, workload)
         if faults and faults[0].severity == "error":
             refused[faults[0].code] += 1
@@ -173,7 +179,7 @@ def _distinct(outcomes: Sequence[Outcome], aim: Objective) -> list[Outcome]:
 
 def order_of(outcome: Outcome, aim: Objective) -> tuple[float, ...]:
     """The objective; among equals the faster answer, fewer devices, more bits, and the first that was tried."""
-    loss = outcome.loss(aim)
+    loss = outcome.expected_loss(aim)
     assert loss is not None
     assert outcome.state is not None
     return loss, outcome.state.e2el, outcome.devices, -bits_of(outcome.candidate.model), outcome.place
@@ -221,6 +227,7 @@ HELPS = {
     "max_devices": "{value} in place of {bound} would do: {label}.",
     "min_bits": "{value} in place of {bound} would do: {label}.",
     "min_output_throughput": "{label} gives {value} of the {bound} asked: more devices, or fewer bits.",
+    "min_chance": "A chance of {value} in place of {bound} would do: {label}.",
     "request_rate": "{label} takes {value} of the {bound} asked: more devices, or fewer bits.",
     "memory": "{label} needs {value} of {bound} on a device: more devices (--counts), fewer bits (--min-bits 4), or a "
     "shorter context (--max-model-len).",
@@ -236,6 +243,7 @@ def option_of(outcome: Outcome, workload: Workload) -> Option:
         devices=outcome.devices,
         bits=bits_of(candidate.model),
         concurrency=state.concurrency if state is not None else float(outcome.load.concurrency or 0),
+        chance=outcome.chance,
         request_rate=outcome.load.request_rate,
         figures=figures_of_outcome(outcome, workload),
         output_throughput_per_device=outcome.throughput_per_device or None,

@@ -24,6 +24,7 @@ class Constraints(Value):
     max_devices: int | None = Field(None, ge=1)
     min_bits: float | None = Field(None, gt=0, description="of a weight, and of an element of keys and values")
     min_output_throughput: float | None = Field(None, gt=0, description="tokens/s, all devices together")
+    min_chance: float | None = Field(None, gt=0, lt=1, description="that times and throughput keep their bounds")
 
 
 class Miss(NamedTuple):
@@ -46,7 +47,7 @@ class Miss(NamedTuple):
 
     @property
     def is_floor(self) -> bool:
-        return self.name in ("min_bits", "min_output_throughput", "request_rate", "pool")
+        return self.name in ("min_bits", "min_output_throughput", "request_rate", "pool", "min_chance")
 
 
 def misses_of(

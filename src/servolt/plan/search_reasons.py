@@ -3,15 +3,16 @@
 import math
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from statistics import NormalDist
 from typing import Literal, NamedTuple
 
+from servolt.deployment import Deployment
 from servolt.metrics import METRICS
 from servolt.plan.correction import Z10
 from servolt.plan.information import Contender, chances, worth_most
 from servolt.plan.plan import Figure
 from servolt.plan.search_limits import Constraints, Miss, Objective
 from servolt.plan.search_score import Outcome
-from servolt.plan.spreads import factors_of
 from servolt.units import format_bytes, format_duration
 from servolt.workload import Workload
 
@@ -49,11 +50,31 @@ BEST = {
     "throughput": "It gives the most per device of {kept} that keep all bounds: {value}.",
     "energy": "It takes the least energy of {kept} that keep all bounds: {value} per output token.",
 }
+# Where others would be better and are less sure to keep the bounds.
+SAFE = {
+    "cost": "For its chance to keep the bounds it is the cheapest of {kept}: {value} per million output tokens.",
+    "latency": "For its chance to keep the bounds it is the fastest of {kept}: {value} for a request.",
+    "throughput": "For its chance to keep the bounds it gives the most per device of {kept}: {value}.",
+    "energy": "For its chance to keep the bounds it takes the least energy of {kept}: {value} per output token.",
+}
 UNKNOWN = {
     "cost": "No price of these accelerators is known, so none is the cheapest: give --usd-per-hour.",
     "energy": "No power limit of these accelerators is known, so none takes the least energy.",
 }
+# Fields of a deployment that have a flag on the command line.
+FLAGS = frozenset(
+    (
+        *("engine", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "kv_cache_dtype", "threads", "dtype"),
+        *("enable_prefix_caching", "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"),
+        *("enable_expert_parallel", "gpu_memory_utilization", "mem_fraction_static", "enforce_eager", "block_size"),
+        *("n_gpu_layers", "cpu_offload_gb"),
+    )
+)
 WORSE = {"cost": "costs", "latency": "takes", "throughput": "gives", "energy": "draws"}
+
+
+# Fields of a deployment that commands take from a file only.
+NO_FLAG = frozenset(Deployment.model_fields) - FLAGS
 
 
 Role = Literal["next", "accelerator", "engine", "broken"]
@@ -78,7 +99,7 @@ def contenders_of(outcomes: Sequence[Outcome], aim: Objective, best: Outcome) ->
     """The choice first; then the best of each engine on each device, then the next best. They may miss a bound that
     a faster truth would keep."""
     able = [one for one in outcomes if one.loss(aim) is not None and all(_may_keep(miss) for miss in one.misses)]
-    able.sort(key=lambda one: (bool(one.misses), one.loss(aim), one.place))
+    able.sort(key=lambda one: (bool(one.misses), one.expected_loss(aim), one.place))
     found: dict[tuple[object, ...], Outcome] = {_identity(best): best}
     pairs = {_pair(best)}
     for one in able:
@@ -96,7 +117,7 @@ def rivals_of(best: Outcome, outcomes: Sequence[Outcome], contenders: Sequence[O
     """The next best, the best of another device and of another engine, and the best that only a bound keeps out."""
     kept = sorted(
         (one for one in outcomes if not one.misses and one.loss(aim) is not None and _identity(one) != _identity(best)),
-        key=lambda one: (one.loss(aim), one.place),
+        key=lambda one: (one.expected_loss(aim), one.place),
     )
     tests: tuple[tuple[Role, Callable[[Outcome], bool]], ...] = (
         ("next", lambda one: True),
@@ -143,12 +164,28 @@ def in_words(
     value = figures_of_outcome(best, workload)[METRIC[aim]]
     number = best.throughput_per_device if aim == "throughput" else value.value
     configurations = len({one.place for one in kept})
-    yield BEST[aim].format(kept=f"{configurations} configurations", value=amount(number or 0.0, value.unit))
+    own = best.loss(aim) or 0.0
+    is_least = all((one.loss(aim) or math.inf) >= own * WORTH for one in kept)
+    many = "1 configuration" if configurations == 1 else f"{configurations} configurations"
+    yield (BEST if is_least else SAFE)[aim].format(kept=many, value=amount(number or 0.0, value.unit))
+    if best.chance < 1:
+        yield f"It keeps the bounds on times with a chance of {100 * best.chance:.0f} %."
+    yield from _ceiling(best, outcomes)
     yield from _risks(best, limits, workload)
     if limits.slo is None and aim != "latency":
         yield "No latency is bounded, so none counted: --max-ttft and --max-tpot do."
     assert best.state is not None
     yield f"Its limit is {best.state.bottleneck.replace('_', ' ')}, at {best.state.concurrency:.0f} streams."
+
+
+def _ceiling(best: Outcome, outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """The streams at which a bound on times breaks, where more come than it was chosen for."""
+    over = [one for one in outcomes if one.place == best.place and any(miss.grows for miss in one.misses)]
+    streams = min((one.load.concurrency for one in over if one.load.concurrency), default=None)
+    if streams is not None and streams > (best.load.concurrency or 0):
+        miss = next(miss for one in over if one.load.concurrency == streams for miss in one.misses)
+        cap = best.load.concurrency
+        yield f"At {streams} streams {broken(miss)}: let no more than {cap} in at a time (--max-num-seqs)."
 
 
 def _risks(best: Outcome, limits: Constraints, workload: Workload) -> Iterator[str]:
@@ -185,11 +222,12 @@ def figures_of_outcome(outcome: Outcome, workload: Workload) -> dict[str, Figure
 
 
 def _figure(outcome: Outcome, name: str, value: float) -> Figure:
-    candidate = outcome.candidate
     if name == "cost_per_hour":
         return Figure(value=value, low=value, high=value, unit=METRICS[name].unit, basis="exact")
-    low, high = factors_of(name, candidate.deployment, candidate.model, candidate.accelerator)
-    return Figure(value=value, low=value * low, high=value * high, unit=METRICS[name].unit, basis="formula")
+    found = outcome.interval(name)
+    return Figure(
+        value=value, low=value * found.low, high=value * found.high, unit=METRICS[name].unit, basis=found.basis
+    )
 
 
 def told_gains(contenders: Sequence[Outcome], aim: Objective, workload: Workload) -> Iterator[Told]:
@@ -197,7 +235,8 @@ def told_gains(contenders: Sequence[Outcome], aim: Objective, workload: Workload
     if len(contenders) < 2:
         return
     before = 0.0
-    for gain in worth_most(_as_contenders(contenders, aim)):
+    devices = [float(one.devices) for one in contenders]
+    for gain in worth_most(_as_contenders(contenders, aim), devices):
         added = gain.gain - before
         before = max(before, gain.gain)
         share = added / gain.before if gain.before else 0.0
@@ -206,7 +245,10 @@ def told_gains(contenders: Sequence[Outcome], aim: Objective, workload: Workload
         outcome = contenders[gain.measured[-1]]
         where = f"on {outcome.devices} x {outcome.candidate.accelerator.name}"
         why = f"{where}: the choice is expected to get {100 * share:.1f} % better by knowing it"
-        yield Told(outcome, added, share, _measuring(outcome, workload), why)
+        command = _measuring(outcome, workload)
+        if "deployment.json" in command:
+            why += "; deployment.json is its deployment, as --json prints it"
+        yield Told(outcome, added, share, command, why)
 
 
 def _as_contenders(outcomes: Iterable[Outcome], aim: Objective) -> list[Contender]:
@@ -214,25 +256,33 @@ def _as_contenders(outcomes: Iterable[Outcome], aim: Objective) -> list[Contende
 
 
 def _contender(one: Outcome, aim: Objective) -> Contender:
-    candidate = one.candidate
-    low, high = factors_of("tpot", candidate.deployment, candidate.model, candidate.accelerator)
+    found = one.interval("tpot")
     engine, device = _pair(one)
     # At a rate of requests the throughput is what is asked, whatever the speed.
     moves = one.load.request_rate is None or aim == "latency"
-    spread = math.log(high / low) / (2 * Z10)
-    return Contender(engine, device, one.loss(aim) or 0.0, spread, one.strain, moves)
+    spread = math.log(found.high / found.low) / (2 * Z10)
+    # How near its times are to their bounds, told by its chance to keep them: bounds of several kinds are one here.
+    sure = min(max(one.chance, 1e-6), 1 - 1e-6)
+    strain = math.exp(-spread * NormalDist().inv_cdf(sure)) if one.strain else 0.0
+    return Contender(engine, device, one.loss(aim) or 0.0, spread, strain, moves)
 
 
 def _measuring(outcome: Outcome, workload: Workload) -> str:
+    """Flags where there are flags for all that is set, else a file to put the deployment in."""
     deployment = outcome.candidate.deployment
-    words = ["servolt", "measure", deployment.label]
     apart = {"schema_", "model", "quantization", "hardware", "engine_version"}
-    for name, value in deployment.model_dump(exclude=apart, exclude_none=True).items():
-        flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            words.append(flag if value else flag.replace("--", "--no-", 1))
-        elif not isinstance(value, dict | list | tuple):
-            words += [flag, str(value)]
+    fields = deployment.model_dump(exclude=apart, exclude_none=True)
+    words = ["servolt", "measure"]
+    if NO_FLAG.isdisjoint(fields):
+        words.append(deployment.label)
+        for name, value in fields.items():
+            flag = f"--{name.replace('_', '-')}"
+            if isinstance(value, bool):
+                words.append(flag if value else flag.replace("--", "--no-", 1))
+            else:
+                words += [flag, str(value)]
+    else:
+        words.append("deployment.json")
     words += ["--input-len", str(workload.input_len), "--output-len", str(workload.output_len)]
     if outcome.load.request_rate is not None:
         words += ["--request-rate", f"{outcome.load.request_rate:g}"]
@@ -244,7 +294,11 @@ def _measuring(outcome: Outcome, workload: Workload) -> str:
 def _lost(one: Outcome, best: Outcome, aim: Objective, chance: float | None) -> str:
     own, other = best.loss(aim) or 0.0, one.loss(aim) or 0.0
     more = 100 * (other / own - 1) if aim != "throughput" else 100 * (1 - own / other)
-    less = "less" if aim == "throughput" else "more"
+    less, much = ("less", "more") if aim == "throughput" else ("more", "less")
+    if more <= -0.5:
+        better = 100 * (1 - other / own) if aim != "throughput" else 100 * (own / other - 1)
+        sure = f"{100 * one.chance:.0f} % in place of {100 * best.chance:.0f} %"
+        return f"{WORSE[aim]} {better:.0f} % {much}, but keeps the bounds with a chance of {sure}."
     how = f"{WORSE[aim]} {more:.0f} % {less}" if more >= 0.5 else f"{WORSE[aim]} as much, and comes behind in the rest"
     if chance is None:
         return f"{how}."
@@ -277,7 +331,7 @@ def amount(value: float, unit: str) -> str:
         return format_duration(value)
     if unit == "bytes":
         return format_bytes(value)
-    return f"{value:,.0f} {unit}" if abs(value) >= 100 else f"{value:.3g} {unit}"
+    return f"{value:,.0f} {unit}".rstrip() if abs(value) >= 100 else f"{value:.3g} {unit}".rstrip()
 
 
 def label_of(outcome: Outcome) -> str:
@@ -288,6 +342,7 @@ def label_of(outcome: Outcome) -> str:
     parts += [f"{name} {size}" for name, size in zip(("tp", "pp", "dp"), layout[:3], strict=True) if size > 1]
     parts += ["ep"] if layout.ep else []
     parts += [f"kv {deployment.kv_cache_dtype}"] if deployment.kv_cache_dtype else []
+    parts += [deployment.speculative_config.method] if deployment.speculative_config else []
     return ", ".join(parts)
 
 
@@ -299,6 +354,7 @@ def _words(name: str) -> str:
         "min_bits": "precision",
         "min_output_throughput": "output throughput",
         "request_rate": "rate that it can serve",
+        "min_chance": "chance to keep the bounds on times",
         "memory": "memory of a device",
         "pool": "room for keys and values",
     }.get(name, name)
@@ -318,4 +374,5 @@ def _identity(outcome: Outcome) -> tuple[object, ...]:
     deployment, layout = candidate.deployment, candidate.layout
     if not any(kind.experts is not None for kind in candidate.model.layers):
         layout = layout._replace(dp=1)
-    return (*_pair(outcome), deployment.quantization, deployment.kv_cache_dtype, deployment.max_num_seqs, layout)
+    fields = deployment.quantization, deployment.kv_cache_dtype, deployment.max_num_seqs, deployment.speculative_config
+    return (*_pair(outcome), *fields, layout)

@@ -6,13 +6,17 @@ from typing import NamedTuple
 from servolt.deployment import Deployment
 from servolt.gpu import Accelerator
 from servolt.model import Model
+from servolt.plan.adjustment import Adjustment, At, Interval, at
 from servolt.plan.cost import Economy, costs_of
 from servolt.plan.idle import busy_share, draw_of
 from servolt.plan.memory.budget import Budget
 from servolt.plan.power import power_w
 from servolt.plan.roofline import RooflineLaw, roofline_of
+from servolt.plan.search_chance import chance_of, has_chances
+from servolt.plan.search_learnt import Learnt
 from servolt.plan.search_limits import Constraints, Miss, Objective, fixed_misses, misses_of
 from servolt.plan.search_space import Candidate, bits_of, cache_bits
+from servolt.plan.spreads import factors_of
 from servolt.plan.steady import Steady, saturation, steady, times_of
 from servolt.plan.verdict import Verdict, verdict_of
 from servolt.plan.work import SPILLING
@@ -24,6 +28,9 @@ BudgetOf = Callable[[Deployment, Model, Accelerator], Budget]
 
 NEAR = 1e-3  # of the streams at a request rate
 TRIES = 30
+# Where a bound on times breaks between two loads that are tried, the load at which it does is found to a tenth, and
+# so much less is tried too: it keeps the bound more surely.
+STEP, SAFER = 1.1, (0.9, 0.8, 0.7)
 
 
 class Room(NamedTuple):
@@ -58,6 +65,8 @@ class Outcome(NamedTuple):
     usd_per_million: float | None
     misses: tuple[Miss, ...] = ()
     strain: float = 0.0  # times over their bounds, the worst one: above 1 one is broken, at 0 there is no bound
+    chance: float = 1.0  # that the bounds on times are kept, by the intervals of the predictions
+    learnt: tuple[Adjustment, At] | None = None  # where measurements say something about it
 
     @property
     def devices(self) -> int:
@@ -71,8 +80,21 @@ class Outcome(NamedTuple):
     def joules_per_token(self) -> float | None:
         return None if self.state is None or self.power_w is None else self.power_w / self.state.output_throughput
 
+    def interval(self, metric: str) -> Interval:
+        """P10 and P90 as factors on its value."""
+        if self.learnt is not None:
+            return self.learnt[0].interval(metric, self.learnt[1])
+        one = self.candidate
+        return Interval(*factors_of(metric, one.deployment, one.model, one.accelerator), "formula", 0)
+
+    def expected_loss(self, objective: Objective) -> float | None:
+        """What is minimised: the loss for each chance to keep the bounds on times. One that breaks them is worth
+        nothing."""
+        loss = self.loss(objective)
+        return None if loss is None else loss / max(self.chance, 1e-9)
+
     def loss(self, objective: Objective) -> float | None:
-        """The lower the better; None where it is not known."""
+        """As predicted, the lower the better; None where it is not known."""
         if self.state is None:
             return None
         if objective == "cost":
@@ -84,9 +106,9 @@ class Outcome(NamedTuple):
         return self.devices / self.state.output_throughput
 
     @property
-    def axes(self) -> tuple[float, float, float, float]:
+    def axes(self) -> tuple[float, float, float, float, float]:
         """What no other may beat in all at the same time, the lower the better: a request's seconds, seconds of a
-        device per token, USD and joules per token."""
+        device per token, USD and joules per token, and the chance to break a bound on times."""
         usd, joules = self.usd_per_million, self.joules_per_token
         assert self.state is not None
         unknown = float("inf")
@@ -95,6 +117,7 @@ class Outcome(NamedTuple):
             1.0 / self.throughput_per_device,
             unknown if usd is None else usd,
             unknown if joules is None else joules,
+            1.0 - self.chance,
         )
 
 
@@ -109,8 +132,10 @@ class Scorer:
         budget_of: BudgetOf,
         *,
         loads: Sequence[int] = (),
+        learnt: Learnt | None = None,
     ) -> None:
         self._workload, self._limits, self._economies, self._budget_of = workload, limits, economies, budget_of
+        self._learnt = learnt
         # A search is for one load: the first that the workload names, else each that is tried.
         self._loads = tuple(LoadPoint(load, None) for load in sorted(loads)) or workload.points[:1]
         self._rooms: dict[tuple[object, ...], Room] = {}
@@ -125,11 +150,37 @@ class Scorer:
             yield Outcome(place, candidate, room, self._loads[0], None, None, None, None, short)
             return
         law = self._law(candidate)
+        learnt = None
+        if self._learnt is not None:
+            learnt = self._learnt.adjustment(candidate, law, float(room.tokens) or None, float(room.max_num_seqs))
+        kept = None
         for load in self._loads:
-            outcome = self._outcome(place, candidate, room, law, load)
+            outcome = self._outcome(place, candidate, room, law, learnt, load)
             yield outcome
             if outcome.state is None or outcome.state.waiting_s > 0 or _breaks(outcome):
                 break
+            kept = outcome
+        if kept is not None and kept is not outcome and _breaks(outcome):
+            yield from self._between(kept, outcome, law, learnt)
+
+    def _between(
+        self, kept: Outcome, broken: Outcome, law: RooflineLaw, learnt: Adjustment | None
+    ) -> Iterator[Outcome]:
+        """Loads up to the one at which a bound on times breaks: else those that lie well would be judged at up to twice
+        the streams of those that don't."""
+        place, candidate, room = kept.place, kept.candidate, kept.room
+        assert room is not None
+        low, high = kept.load.concurrency or 1, broken.load.concurrency or 1
+        tried = {low, high}
+        while high > low * STEP and high - low > 1:
+            middle = min(high - 1, max(low + 1, round((low * high) ** 0.5)))
+            outcome = self._outcome(place, candidate, room, law, learnt, LoadPoint(middle, None))
+            yield outcome
+            low, high = (low, middle) if outcome.misses else (middle, high)
+            tried.add(middle)
+        for load in dict.fromkeys(round(low * share) for share in SAFER):
+            if load > (kept.load.concurrency or 1) and load not in tried:
+                yield self._outcome(place, candidate, room, law, learnt, LoadPoint(load, None))
 
     def room(self, candidate: Candidate) -> Room:
         return self._room(candidate)
@@ -141,7 +192,15 @@ class Scorer:
         yield from fixed_misses(self._limits, devices=candidate.accelerator.count, bits=bits)
         yield from _too_large(candidate)
 
-    def _outcome(self, place: int, candidate: Candidate, room: Room, law: RooflineLaw, load: LoadPoint) -> Outcome:
+    def _outcome(
+        self,
+        place: int,
+        candidate: Candidate,
+        room: Room,
+        law: RooflineLaw,
+        learnt: Adjustment | None,
+        load: LoadPoint,
+    ) -> Outcome:
         state = self._state(law, room, load)
         if isinstance(state, Miss):
             return Outcome(place, candidate, room, load, None, None, None, None, (state,), state.excess)
@@ -150,6 +209,11 @@ class Scorer:
         if accelerator.tdp_w is not None:
             share = busy_share(law, self._workload, state.concurrency, state.running)
             watts = draw_of(law, accelerator, power_w(law, state, accelerator), share).mean_w
+        told = None
+        if learnt is not None:
+            told = learnt, at(law, state, self._workload, load.request_rate)
+            state = learnt.state(told[1])
+            watts = None if watts is None else watts * learnt.factor("power", told[1])
         hourly = per_million = None
         if (economy := self._economies.get(accelerator.name)) is not None:
             costs = costs_of(economy, watts, state.output_throughput, accelerator.count)
@@ -166,7 +230,18 @@ class Scorer:
             )
         )
         strain = _strain(self._limits, state)
-        return Outcome(place, candidate, room, load, state, watts, hourly, per_million, misses, strain)
+        found = Outcome(place, candidate, room, load, state, watts, hourly, per_million, misses, strain, 1.0, told)
+        return self._with_chance(found, state) if has_chances(self._limits) else found
+
+    def _with_chance(self, one: Outcome, state: Steady) -> Outcome:
+        def factors(metric: str) -> tuple[float, float]:
+            return one.interval(metric)[:2]
+
+        chance = chance_of(self._limits, state, factors)
+        least = self._limits.min_chance
+        if least is None or chance >= least or one.misses:
+            return one._replace(chance=chance)
+        return one._replace(chance=chance, misses=(Miss("min_chance", chance, least, "", grows=True),))
 
     def _state(self, law: RooflineLaw, room: Room, load: LoadPoint) -> Steady | Miss:
         tokens, most = float(room.tokens) or None, float(room.max_num_seqs)
@@ -204,7 +279,8 @@ def _same(candidate: Candidate) -> tuple[object, ...]:
     deployment, layout = candidate.deployment, candidate.layout
     quantization, cache = deployment.quantization, deployment.kv_cache_dtype
     count = candidate.accelerator.count if deployment.engine in SPILLING else 0
-    return deployment.engine, candidate.accelerator.name, count, quantization, cache, layout.tp, layout.pp
+    drafted = deployment.speculative_config
+    return deployment.engine, candidate.accelerator.name, count, quantization, cache, layout.tp, layout.pp, drafted
 
 
 def _copies(candidate: Candidate) -> int:
@@ -250,7 +326,7 @@ def _strain(limits: Constraints, state: Steady) -> float:
 
 def _breaks(outcome: Outcome) -> bool:
     """More streams make a time longer, so a bound on times stays broken."""
-    return any(miss.name in ("ttft", "tpot", "e2el", "power_w") for miss in outcome.misses)
+    return any(miss.name in ("ttft", "tpot", "e2el", "min_chance", "power_w") for miss in outcome.misses)
 
 
 def _at_rate(state: Steady, request_rate: float, workload: Workload) -> Steady:

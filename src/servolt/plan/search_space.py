@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from servolt.deployment import Deployment, Hardware
+from servolt.deployment import Deployment, Hardware, Speculation
 from servolt.errors import InvalidInputError
 from servolt.gpu import Accelerator
 from servolt.model import Model
@@ -37,6 +37,7 @@ class Space(NamedTuple):
     quantizations: Sequence[str | None] = ()  # None is the model's own
     kv_cache_dtypes: Sequence[str | None] = ()  # None is the engine's default
     max_num_seqs: Sequence[int | None] = (None,)
+    speculations: Sequence[Speculation | None] = ()  # whose acceptance somebody states; None is without
     loads: Sequence[int] = ()  # streams in flight; empty where the workload says the load
     min_bits: float | None = None
 
@@ -88,8 +89,15 @@ def _of_machine(
         parallel = _parallel(base.engine, layout)
         for kv_cache_dtype in _caches(space, base, accelerator):
             for requests in _requests(space):
-                changed = {"kv_cache_dtype": kv_cache_dtype, "max_num_seqs": requests, **fixed, **parallel}
-                yield Candidate(base.model_copy(update=changed), model, accelerator, layout)
+                for speculation in _speculations(space):
+                    changed = {
+                        "kv_cache_dtype": kv_cache_dtype,
+                        "max_num_seqs": requests,
+                        "speculative_config": speculation,
+                        **fixed,
+                        **parallel,
+                    }
+                    yield Candidate(base.model_copy(update=changed), model, accelerator, layout)
 
 
 def layouts_of(deployment: Deployment, model: Model, count: int) -> list[Layout]:
@@ -179,6 +187,12 @@ def _caches(space: Space, deployment: Deployment, accelerator: Accelerator) -> S
 
 def _requests(space: Space) -> Sequence[int | None]:
     return (space.deployment.max_num_seqs,) if space.deployment.max_num_seqs else space.max_num_seqs or (None,)
+
+
+def _speculations(space: Space) -> Sequence[Speculation | None]:
+    """What was never measured to be accepted is not tried: it would neither gain nor lose."""
+    own = space.deployment.speculative_config
+    return space.speculations or (own,)
 
 
 def cache_bits(dtype: str | None) -> float:

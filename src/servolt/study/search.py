@@ -3,19 +3,22 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from servolt import __version__
 from servolt.catalogue import accelerators, find_accelerator, prices
-from servolt.deployment import Deployment, Hardware
+from servolt.deployment import Deployment, Hardware, Speculation
 from servolt.errors import InvalidInputError
 from servolt.gpu import Accelerator
 from servolt.plan.cost import Economy
 from servolt.plan.search import Search, search
 from servolt.plan.search_answers import Answer, Question, answered, together
+from servolt.plan.search_learnt import Learnt
 from servolt.plan.search_limits import Constraints, Objective
 from servolt.plan.search_space import LOADS, Space
 from servolt.settings import Folders
 from servolt.sources import find_or_guess
 from servolt.study.economy import economy_for
 from servolt.study.keep import read_accelerator
+from servolt.study.learn import read_known
 from servolt.study.plan import accelerator_of
 from servolt.workload import Workload
 
@@ -31,6 +34,7 @@ class Axes(NamedTuple):
     quantizations: Sequence[str | None] = ()  # None is the model's own
     kv_cache_dtypes: Sequence[str] = ()
     max_num_seqs: Sequence[int] = ()
+    speculations: Sequence[Speculation | None] = ()  # None is without
 
 
 def search_for(
@@ -39,6 +43,7 @@ def search_for(
     axes: Axes,
     limits: Constraints,
     given: Mapping[str, Any],
+    folders: Folders,
     *,
     objective: Objective | None = None,
     load_is_given: bool = True,
@@ -58,10 +63,13 @@ def search_for(
         quantizations=axes.quantizations,
         kv_cache_dtypes=axes.kv_cache_dtypes,
         max_num_seqs=axes.max_num_seqs or (None,),
+        speculations=axes.speculations,
         loads=() if load_is_given else LOADS,
         min_bits=limits.min_bits,
     )
-    return search(space, workload, limits, economies_of(deployment, machines, given), objective=objective)
+    learnt = Learnt(read_known(folders), tool_version=__version__)
+    usd = economies_of(deployment, machines, given)
+    return search(space, workload, limits, usd, objective=objective, learnt=learnt)
 
 
 def answer_for(
