@@ -7,6 +7,7 @@ from servolt.deployment import Deployment
 from servolt.gpu import Accelerator
 from servolt.model import Model
 from servolt.plan.adjustment import Adjustment, At, adjustment, at
+from servolt.plan.idle import busy_share, draw_of
 from servolt.plan.known import KnownDeployments
 from servolt.plan.memory.budget import Budget
 from servolt.plan.memory.emulate import budget_of
@@ -49,7 +50,12 @@ class Learnt:
             return None
 
         def load(workload: Workload) -> At | None:
-            return _at(law, workload, tokens, max_num_seqs)
+            found = _at(law, workload, tokens, max_num_seqs)
+            if found is None:
+                return None
+            share = busy_share(law, workload, found.state.concurrency, found.state.running)
+            draw = draw_of(law, accelerator, 0.0, share)
+            return found._replace(busy=draw.busy, idle_w=draw.idle_w)
 
         return adjustment(
             points,

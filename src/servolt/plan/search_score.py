@@ -205,15 +205,14 @@ class Scorer:
         if isinstance(state, Miss):
             return Outcome(place, candidate, room, load, None, None, None, None, (state,), state.excess)
         accelerator = candidate.accelerator
-        watts = None
-        if accelerator.tdp_w is not None:
-            share = busy_share(law, self._workload, state.concurrency, state.running)
-            watts = draw_of(law, accelerator, power_w(law, state, accelerator), share).mean_w
+        busy_w = None if accelerator.tdp_w is None else power_w(law, state, accelerator)
+        share = busy_share(law, self._workload, state.concurrency, state.running)
         told = None
         if learnt is not None:
             told = learnt, at(law, state, self._workload, load.request_rate)
+            busy_w = None if busy_w is None else busy_w * learnt.factor("power", told[1])
             state = learnt.state(told[1])
-            watts = None if watts is None else watts * learnt.factor("power", told[1])
+        watts = None if busy_w is None else draw_of(law, accelerator, busy_w, share).mean_w
         hourly = per_million = None
         if (economy := self._economies.get(accelerator.name)) is not None:
             costs = costs_of(economy, watts, state.output_throughput, accelerator.count)
