@@ -116,3 +116,27 @@ def test_speculation_wants_its_acceptance(servolt: Run) -> None:
 def test_a_chance_to_keep_the_bounds_is_kept(servolt: Run) -> None:
     plain = json.loads(servolt(*SEARCH, "--max-tpot", "20ms", "--min-chance", "0.9", "--json").stdout)
     assert plain["choice"]["chance"] >= 0.9
+
+
+def test_an_unknown_engine_is_refused_with_the_nearest() -> None:
+    from servolt.errors import InvalidInputError
+    from servolt.study.search import _engines_named
+
+    assert _engines_named(["vLLM", "TensorRT-LLM"]) == ["vllm", "tensorrt_llm"]
+    with pytest.raises(InvalidInputError, match="nearest: vllm"):
+        _engines_named(["vlm"])
+
+
+def test_of_what_breaks_a_budget_the_price_is_said_and_not_the_memory_of_others(servolt: Run) -> None:
+    result = servolt(*SEARCH, "--max-usd-per-hour", "0.01")
+    assert result.returncode == 3
+    assert "USD/h in place of 0.01" in result.stderr
+    assert "a request of the longest context" not in result.stdout
+
+
+def test_lengths_that_nobody_said_are_told(servolt: Run) -> None:
+    few = ("--accelerators", "L40S", "--counts", "1", "--engines", "vllm", "--max-model-len", "2048")
+    result = servolt("plan", "Qwen/Qwen3-8B", "--optimise", *few)
+    assert result.returncode == 0
+    assert "--input-len" in result.stderr
+    assert "--input-len" not in servolt(*SEARCH).stderr

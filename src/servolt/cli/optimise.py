@@ -8,7 +8,7 @@ import click
 
 from servolt import settings
 from servolt.cli.deployment import Count, read_deployment
-from servolt.cli.output import Output
+from servolt.cli.output import Output, hint
 from servolt.errors import ConditionFailedError, InvalidInputError
 from servolt.units import parse_duration
 
@@ -191,6 +191,11 @@ def _search(
         speculations=tuple(None if text == "none" else _speculation(text) for text in goals.speculations),
     )
     objective: Any = goals.objective
+    if not _is_given("input_len", "output_len") and _are_usual_lengths(workload):
+        hint(
+            f"Prompts of {workload.input_len} and answers of {workload.output_len} tokens are taken: say yours with "
+            "--input-len and --output-len, since the best depends on them."
+        )
     found = search_for(
         deployment,
         workload,
@@ -225,9 +230,18 @@ def _limits(goals: Goals) -> "Constraints":
 
 def _load_is_given(workload: "Workload") -> bool:
     """Whether flags, a file or a link say what must be served; else each configuration is tried at several loads."""
+    return _is_given("concurrency", "request_rate") or workload.concurrency != UNASKED or bool(workload.request_rate)
+
+
+def _is_given(*names: str) -> bool:
+    """By one of these flags, or in a file."""
     given = click.get_current_context().params
-    by_flag = any(given.get(name) is not None for name in ("concurrency", "request_rate", "workload_file", "from_file"))
-    return by_flag or workload.concurrency != UNASKED or bool(workload.request_rate)
+    return any(given.get(name) is not None for name in (*names, "workload_file", "from_file"))
+
+
+def _are_usual_lengths(workload: "Workload") -> bool:
+    usual = type(workload)()
+    return (workload.input_len, workload.output_len) == (usual.input_len, usual.output_len)
 
 
 def _nothing(found: "Search") -> ConditionFailedError:

@@ -22,6 +22,7 @@ from servolt.plan.search_reasons import (
     broken,
     contenders_of,
     figures_of_outcome,
+    identity_of,
     in_words,
     label_of,
     rivals_of,
@@ -164,7 +165,7 @@ def _told(
         others=tuple(_others(rivals_of(best, outcomes, contenders, aim), workload)) if best is not None else (),
         front=tuple(option_of(one, workload) for one in front),
         nearest=tuple(option_of(one, workload) for one in nearest),
-        helps=tuple(helps_of(nearest)),
+        helps=tuple(helps_of(outcomes)) if best is None else (),
         measure=tuple(_advice(contenders, aim, workload)),
     )
 
@@ -186,14 +187,19 @@ def order_of(outcome: Outcome, aim: Objective) -> tuple[float, ...]:
 
 
 def nearest_of(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Those that miss the least: few bounds, and those by little. One for each configuration."""
-    missing = sorted((one for one in outcomes if one.misses), key=lambda one: (_distance(one), one.devices, one.place))
-    found: dict[int, Outcome] = {}
-    for one in missing:
-        found.setdefault(one.place, one)
+    """Those that miss the least: few bounds, and those by little. One for each configuration, copies as one."""
+    found: dict[tuple[object, ...], Outcome] = {}
+    for one in _by_distance(outcomes):
+        found.setdefault(identity_of(one), one)
         if len(found) == NEAREST:
             break
     return list(found.values())
+
+
+def _by_distance(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Of what has no room, no time and no price was computed, so that it stands behind what runs."""
+    missing = [one for one in outcomes if one.misses]
+    return sorted(missing, key=lambda one: (one.state is None, _distance(one), one.devices, one.place))
 
 
 def _distance(outcome: Outcome) -> float:
@@ -203,13 +209,16 @@ def _distance(outcome: Outcome) -> float:
     return product
 
 
-def helps_of(nearest: Sequence[Outcome]) -> Iterator[str]:
+def helps_of(outcomes: Sequence[Outcome]) -> Iterator[str]:
     """What each kind of bound would have to be, for the nearest that misses only that one."""
     said: set[str] = set()
-    for outcome in nearest:
-        if len(outcome.misses) == 1 and outcome.misses[0].name not in said:
-            said.add(outcome.misses[0].name)
-            yield HELPS[outcome.misses[0].name].format(**_amounts(outcome))
+    for outcome in _by_distance(outcomes):
+        name = outcome.misses[0].name
+        if outcome.state is None and said - {name}:
+            return  # more memory is no help where what runs misses something else
+        if len(outcome.misses) == 1 and name not in said:
+            said.add(name)
+            yield HELPS[name].format(**_amounts(outcome))
 
 
 def _amounts(outcome: Outcome) -> dict[str, str]:

@@ -24,6 +24,7 @@ __all__ = [
     "broken",
     "contenders_of",
     "figures_of_outcome",
+    "identity_of",
     "in_words",
     "label_of",
     "rivals_of",
@@ -36,6 +37,8 @@ CONTENDERS = 12
 GAINS_LEAST = 0.005
 # What is better by less is not worth its bound.
 WORTH = 0.98
+# A bound that is so many times what the choice takes was meant in another unit.
+FAR = 100
 # How far a bound may be missed by a configuration that may keep it in truth.
 DOUBTFUL = 1.6
 METRIC = {
@@ -45,10 +48,10 @@ METRIC = {
     "energy": "energy_per_output_token",
 }
 BEST = {
-    "cost": "It is the cheapest of {kept} that keep all bounds: {value} per million output tokens.",
-    "latency": "It answers fastest of {kept} that keep all bounds: {value} for a request.",
-    "throughput": "It gives the most per device of {kept} that keep all bounds: {value}.",
-    "energy": "It takes the least energy of {kept} that keep all bounds: {value} per output token.",
+    "cost": "It is the cheapest of {kept}: {value} per million output tokens.",
+    "latency": "It answers fastest of {kept}: {value} for a request.",
+    "throughput": "It gives the most per device of {kept}: {value}.",
+    "energy": "It takes the least energy of {kept}: {value} per output token.",
 }
 # Where others would be better and are less sure to keep the bounds.
 SAFE = {
@@ -100,23 +103,27 @@ def contenders_of(outcomes: Sequence[Outcome], aim: Objective, best: Outcome) ->
     a faster truth would keep."""
     able = [one for one in outcomes if one.loss(aim) is not None and all(_may_keep(miss) for miss in one.misses)]
     able.sort(key=lambda one: (bool(one.misses), one.expected_loss(aim), one.place))
-    found: dict[tuple[object, ...], Outcome] = {_identity(best): best}
+    found: dict[tuple[object, ...], Outcome] = {identity_of(best): best}
     pairs = {_pair(best)}
     for one in able:
         if _pair(one) not in pairs and len(found) < CONTENDERS:
             pairs.add(_pair(one))
-            found.setdefault(_identity(one), one)
+            found.setdefault(identity_of(one), one)
     for one in able:
         if len(found) >= CONTENDERS:
             break
-        found.setdefault(_identity(one), one)
+        found.setdefault(identity_of(one), one)
     return list(found.values())
 
 
 def rivals_of(best: Outcome, outcomes: Sequence[Outcome], contenders: Sequence[Outcome], aim: Objective) -> list[Rival]:
     """The next best, the best of another device and of another engine, and the best that only a bound keeps out."""
     kept = sorted(
-        (one for one in outcomes if not one.misses and one.loss(aim) is not None and _identity(one) != _identity(best)),
+        (
+            one
+            for one in outcomes
+            if not one.misses and one.loss(aim) is not None and identity_of(one) != identity_of(best)
+        ),
         key=lambda one: (one.expected_loss(aim), one.place),
     )
     tests: tuple[tuple[Role, Callable[[Outcome], bool]], ...] = (
@@ -124,12 +131,12 @@ def rivals_of(best: Outcome, outcomes: Sequence[Outcome], contenders: Sequence[O
         ("accelerator", lambda one: _pair(one)[1] != _pair(best)[1]),
         ("engine", lambda one: _pair(one)[0] != _pair(best)[0]),
     )
-    shares = dict(zip(map(_identity, contenders), chances(_as_contenders(contenders, aim), 0), strict=True))
+    shares = dict(zip(map(identity_of, contenders), chances(_as_contenders(contenders, aim), 0), strict=True))
     found: list[Rival] = []
     for role, test in tests:
         one = next((one for one in kept if test(one)), None)
         if one is not None and all(one is not other.outcome for other in found):
-            chance = shares.get(_identity(one))
+            chance = shares.get(identity_of(one))
             found.append(Rival(role, one, chance, _lost(one, best, aim, chance)))
     out = min(
         (one for one in outcomes if one.misses and (one.loss(aim) or math.inf) < WORTH * (best.loss(aim) or 0.0)),
@@ -137,7 +144,7 @@ def rivals_of(best: Outcome, outcomes: Sequence[Outcome], contenders: Sequence[O
         default=None,
     )
     if out is not None:
-        found.append(Rival("broken", out, shares.get(_identity(out)), _broke(out, best, aim)))
+        found.append(Rival("broken", out, shares.get(identity_of(out)), _broke(out, best, aim)))
     return found
 
 
@@ -166,16 +173,29 @@ def in_words(
     configurations = len({one.place for one in kept})
     own = best.loss(aim) or 0.0
     is_least = all((one.loss(aim) or math.inf) >= own * WORTH for one in kept)
-    many = "1 configuration" if configurations == 1 else f"{configurations} configurations"
+    many = f"{configurations} configurations that keep all bounds"
+    if configurations == 1:
+        many = "1 configuration that keeps all bounds"
     yield (BEST if is_least else SAFE)[aim].format(kept=many, value=amount(number or 0.0, value.unit))
     if best.chance < 1:
         yield f"It keeps the bounds on times with a chance of {100 * best.chance:.0f} %."
     yield from _ceiling(best, outcomes)
+    yield from _idle_bounds(best, limits)
     yield from _risks(best, limits, workload)
     if limits.slo is None and aim != "latency":
         yield "No latency is bounded, so none counted: --max-ttft and --max-tpot do."
     assert best.state is not None
     yield f"Its limit is {best.state.bottleneck.replace('_', ' ')}, at {best.state.concurrency:.0f} streams."
+
+
+def _idle_bounds(best: Outcome, limits: Constraints) -> Iterator[str]:
+    """Bounds that are far from everything: 40 for 40ms."""
+    state, slo = best.state, limits.slo
+    if state is None or slo is None:
+        return
+    for name, value, bound in (("ttft", state.ttft, slo.ttft), ("tpot", state.tpot, slo.tpot)):
+        if bound is not None and bound > FAR * value:
+            yield f"The bound on {name}, {amount(bound, 's')}, keeps nothing out: was {bound:g}ms meant?"
 
 
 def _ceiling(best: Outcome, outcomes: Sequence[Outcome]) -> Iterator[str]:
@@ -321,6 +341,8 @@ def broken(miss: Miss) -> str:
     """
     if miss.value is None:
         return f"its {_words(miss.name)} is not known"
+    if miss.name == "pool":
+        return f"its pool holds {miss.value:.3g} of a request of the longest context (--max-model-len)"
     side = "less" if miss.is_floor else "more"
     return f"{_words(miss.name)} is {amount(miss.value, miss.unit)}, {side} than {amount(miss.bound, miss.unit)}"
 
@@ -368,7 +390,7 @@ def _pair(outcome: Outcome) -> tuple[str, str]:
     return outcome.candidate.deployment.engine, outcome.candidate.accelerator.name
 
 
-def _identity(outcome: Outcome) -> tuple[object, ...]:
+def identity_of(outcome: Outcome) -> tuple[object, ...]:
     """Copies of a dense model are off alike, so more of them are no other choice."""
     candidate = outcome.candidate
     deployment, layout = candidate.deployment, candidate.layout

@@ -1,5 +1,6 @@
 """The best way to run a model, and questions the other way round: catalogue, prices and weights are fetched here."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from servolt.plan.search_answers import Answer, Question, answered, together
 from servolt.plan.search_learnt import Learnt
 from servolt.plan.search_limits import Constraints, Objective
 from servolt.plan.search_space import LOADS, Space
+from servolt.plan.validation_options import ENGINES
 from servolt.settings import Folders
 from servolt.sources import find_or_guess
 from servolt.study.economy import economy_for
@@ -59,7 +61,7 @@ def search_for(
         find_or_guess(deployment),
         machines,
         counts=axes.counts,
-        engines=axes.engines,
+        engines=_engines_named(axes.engines),
         quantizations=axes.quantizations,
         kv_cache_dtypes=axes.kv_cache_dtypes,
         max_num_seqs=axes.max_num_seqs or (None,),
@@ -107,6 +109,17 @@ def economies_of(
         if (economy := economy_for(asked, given)) is not None:
             found[machine.name] = economy
     return found
+
+
+def _engines_named(names: Sequence[str]) -> list[str]:
+    """As a deployment spells them: vLLM is vllm. Of an engine that nobody knows only guesses would be compared."""
+    spelled = [Deployment(model="any", engine=name).engine for name in names]
+    for name in spelled:
+        if name not in ENGINES:
+            near = difflib.get_close_matches(name, ENGINES, n=3, cutoff=0.4)
+            nearest = f" The nearest: {', '.join(near)}." if near else ""
+            raise InvalidInputError(f"no engine is called {name!r}.{nearest}", f"There are {', '.join(ENGINES)}.")
+    return spelled
 
 
 def _machines(deployment: Deployment, names: Sequence[str]) -> list[Accelerator]:
