@@ -94,3 +94,11 @@ def test_vllm_may_find_the_longest_context_by_itself(written: int | str, engine:
     assert Deployment.from_plain(found.model_dump()) == found
     with pytest.raises(InvalidInputError):
         Deployment.from_plain({"model": "m", "engine": "sglang", "max_model_len": written})
+
+
+@pytest.mark.parametrize("field", ["max_num_seqs", "cpu_offload_gb", "n_gpu_layers"])
+def test_a_truth_is_no_number(field: str) -> None:
+    with pytest.raises(InvalidInputError, match=field):
+        Deployment.from_plain({"model": "m", field: True})
+    with pytest.raises(InvalidInputError, match="memory_bytes takes no true"):
+        Deployment.from_plain({"model": "m", "hardware": {"accelerator": "H100", "memory_bytes": True}})

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from servolt.document import Document, Value, digest
 from servolt.units import parse_count
@@ -83,6 +83,11 @@ class Hardware(Value):
     count: int = Field(1, ge=1, le=65536, description="devices, over all machines")
     memory_bytes: int | None = Field(None, ge=1, description="visible memory of one device, where it is known better")
     host_memory_bytes: int | None = Field(None, ge=1, description="memory of the machine that can be used")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_is_a_number(cls, plain: Any) -> Any:
+        return _without_truths(cls, plain)
 
 
 class Speculation(Value):
@@ -183,6 +188,11 @@ class Deployment(Document):
 
     @model_validator(mode="before")
     @classmethod
+    def _no_truth_is_a_number(cls, plain: Any) -> Any:
+        return _without_truths(cls, plain)
+
+    @model_validator(mode="before")
+    @classmethod
     def _engine_as_written(cls, plain: Any) -> Any:
         """TensorRT-LLM is tensorrt_llm, and "vLLM v0.9.2" is vllm with its engine_version."""
         if not isinstance(plain, dict) or not isinstance(plain.get("engine"), str):
@@ -267,3 +277,18 @@ def _with_cache_types(named: dict[str, Any]) -> dict[str, Any]:
         each = named.get("max_num_seqs") if not named.get("kv_unified") else 1
         named.setdefault("max_model_len", context // (each if isinstance(each, int) and each > 0 else 1))
     return named
+
+
+def _without_truths(kind: type[BaseModel], plain: Any) -> Any:
+    """True is no count of devices, though Python takes it for 1."""
+    if not isinstance(plain, dict):
+        return plain
+    for name, value in plain.items():
+        field = kind.model_fields.get(name)
+        if (
+            isinstance(value, bool)
+            and field is not None
+            and bool not in (field.annotation, *get_args(field.annotation))
+        ):
+            raise ValueError(f"{name} takes no {str(value).lower()}")
+    return plain

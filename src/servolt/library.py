@@ -16,7 +16,7 @@ def plan(
     deployment: Deployment | Mapping[str, Any] | str,
     workload: Workload | Mapping[str, Any] | None = None,
     *,
-    measured: Sequence[KnownPoint | Mapping[str, Any]] = (),
+    measured: Sequence[KnownPoint | Mapping[str, Any]] | None = None,
 ) -> Plan:
     """What a deployment takes and gives, on this machine or on the hardware that it names.
 
@@ -34,7 +34,8 @@ def plan(
         deployment = Deployment.from_plain(dict(deployment))
     if not isinstance(workload, Workload):
         workload = Workload.from_plain(dict(workload or {}))
-    known = [one for one in measured if isinstance(one, KnownPoint)]
-    plain = [one for one in measured if not isinstance(one, KnownPoint)]
+    given = measured or ()
+    known = [one for one in given if isinstance(one, KnownPoint)]
+    plain = [one for one in given if not isinstance(one, KnownPoint)]
     points = (*known, *(read_points(plain) if plain else ()))
     return plan_for(deployment, workload, settings.folders(), measured=points)

@@ -56,6 +56,10 @@ def _fails() -> None:
     raise RuntimeError("boom")
 
 
+def _leaves() -> None:
+    raise SystemExit("good-bye")
+
+
 def _gone() -> Formula:
     raise ImportError("no module of that name")
 
@@ -64,6 +68,7 @@ def _gone() -> Formula:
     ("load", "said"),
     [
         (loader(_fails), "boom"),
+        (loader(_leaves), "good-bye"),
         (_gone, "no module"),
         (loader([1]), "no mapping"),
         (loader({"x": 1.0}), "no Figure"),

@@ -4,6 +4,8 @@ import datetime
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+from pydantic import ValidationError
+
 from servolt.catalogue.entries import model_entry_of
 from servolt.catalogue.grids import grid_of
 from servolt.catalogue.hardware import accelerator_of
@@ -53,6 +55,8 @@ def problems_of(entry: Entry) -> list[Problem]:
         found += _CHECKS[entry.kind.name](entry)
     except ServoltError as error:  # what is missing may be what was just said
         found = found or [error.cause.removeprefix(f"{entry.where}: ").rstrip(".")]
+    except ValidationError as error:
+        found += [f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Input ')}" for one in error.errors()]
     except ValueError as error:
         found.append(str(error))
     return [_problem(f"{entry.where}: {text}.") for text in found]

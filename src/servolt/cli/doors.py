@@ -125,7 +125,10 @@ def _saved(path: Path) -> "tuple[Deployment, Workload]":
     except OSError as error:
         raise InvalidInputError(f"{path} can't be read: {error.strerror}.", "Name a file that exists.") from error
     if plain is None:
-        raise InvalidInputError(f"{path} holds no plan.", "`servolt plan MODEL -o plan.json` writes one.")
+        raise InvalidInputError(
+            f"{path} {'holds no plan' if path.exists() else 'is not there'}.",
+            "`servolt plan MODEL -o plan.json` writes one.",
+        )
     try:
         return _parts(plain)
     except InvalidInputError as error:

@@ -38,7 +38,7 @@ def with_formulas(plan: Plan, formulas: Iterable[tuple[str, Callable[[], Formula
                 load().figures(plan.deployment, plan.model, plan.accelerator, plan.workload, plan.memory),
                 taken={*METRICS, *plan.predictions, *found},
             )
-        except Exception as error:  # noqa: BLE001 - whatever a stranger's code raises, the plan is still ours to give
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's code raises, the plan is still ours to give
             problems.append(_failed(name, error))
         else:
             found |= theirs
@@ -67,7 +67,7 @@ def _checked(figures: object, taken: set[str]) -> dict[str, Figure]:
     return dict(figures)
 
 
-def _failed(name: str, error: Exception) -> Problem:
+def _failed(name: str, error: BaseException) -> Problem:
     said = f"{type(error).__name__}: {error}"[:300]
     return Problem(
         code="formula_failed",

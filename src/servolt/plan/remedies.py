@@ -136,12 +136,13 @@ def _changes(
         yield "context", {"max_model_len": shorter}
     if engine == "vllm" and not deployment.enforce_eager:
         yield "speed", {"enforce_eager": True}
-    yield from _on_host(deployment, model, accelerator, budget, budget_of)
     lower = lower_formats(deployment, model, accelerator)
     if lower:
         best = best_quantization(deployment, model, accelerator, budget_of)
         yield "quality", {"quantization": best or lower[-1]}
     yield from _more_devices(deployment, model, accelerator, budget_of)
+    # Last: each step waits for what it reads over the bus.
+    yield from _on_host(deployment, model, accelerator, budget, budget_of)
 
 
 def _utilization(deployment: Deployment, budget: Budget) -> Iterator[tuple[Cost, Change]]:
