@@ -73,6 +73,7 @@ def test_slots_that_nobody_asked_for_are_tight_where_the_load_needs_fewer() -> N
     """Llama 3 70B at 4 bits on an L40S: 39 GiB of weights leave room for one context of 8,192 tokens, not for four."""
     asked: dict[str, Any] = {"model": "meta-llama/Llama-3.1-70B-Instruct", "engine": "llamacpp"}
     asked |= {"quantization": "q4_k_m", "hardware": {"accelerator": "NVIDIA L40S"}, "max_model_len": 8192}
+    asked |= {"n_gpu_layers": -1}
 
     assert plan(asked, LOAD | {"concurrency": 1}).verdict == "tight"
     assert plan(asked | {"max_num_seqs": 4}, LOAD | {"concurrency": 1}).verdict == "no"
@@ -85,3 +86,16 @@ def test_an_unknown_engine_is_taken_to_use_all_devices_unless_it_is_told() -> No
 
     assert spread.memory.weights_bytes * 3.9 < single.memory.weights_bytes
     assert any("spread evenly over 4 devices" in note for note in spread.memory.notes)
+
+
+def test_llamacpp_that_is_not_told_how_many_layers_keeps_the_rest_on_the_host() -> None:
+    """Qwen3 30B in f16 on a card of 24 GiB: llama.cpp of 2026 takes part of the layers by itself (--fit)."""
+    asked: dict[str, Any] = {"model": "Qwen/Qwen3-30B-A3B", "engine": "llamacpp", "quantization": "f16"}
+    asked |= {"hardware": {"accelerator": "RTX 4090"}, "max_model_len": 4096}
+    found = plan(asked, LOAD)
+
+    assert found.verdict == "tight"
+    problem = next(one for one in found.problems if one.code == "spills_to_host")
+    assert "n_cpu_moe to" in problem.remedy
+    assert "n_gpu_layers to" in problem.remedy
+    assert plan(asked | {"n_gpu_layers": -1}, LOAD).verdict == "no"

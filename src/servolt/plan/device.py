@@ -18,9 +18,9 @@ from servolt.plan.memory import Budget
 from servolt.plan.memory.settings import stated_context
 from servolt.plan.plan import Plan, figures_of
 from servolt.plan.recall import known_budget, known_points, shifts_of
-from servolt.plan.remedies import default_problem, fixes_of
+from servolt.plan.remedies import default_problem, fixes_of, spill_problem
 from servolt.plan.validation import problems_of
-from servolt.plan.verdict import Verdict, binding_of, reasons_of, verdict_of
+from servolt.plan.verdict import Fix, Verdict, binding_of, reasons_of, verdict_of
 from servolt.workload import Slo, Workload
 
 __all__ = ["make_device_plan"]
@@ -51,7 +51,8 @@ def make_device_plan(
     facts = known or KnownDeployments()
     faults = problems_of(deployment, model, accelerator, workload)
     memory = known_budget(facts, deployment, model, accelerator)
-    verdict, of_context = _verdict(facts, deployment, model, accelerator, workload, memory)
+    fixes = fixes_of(deployment, model, accelerator, memory)
+    verdict, of_defaults = _verdict(facts, deployment, model, accelerator, workload, memory, fixes)
     planner = LoadPlanner(deployment, model, accelerator, workload, memory, economy, slo)
     shifts = shifts_of(facts, deployment, model, accelerator, tool_version=tool_version)
     learnt = planner.adjustment((*known_points(facts, deployment, model, accelerator), *points), shifts)
@@ -71,7 +72,7 @@ def make_device_plan(
         verdict=verdict,
         binding=binding_of(memory),
         reasons=reasons_of(memory),
-        fixes=fixes_of(deployment, model, accelerator, memory),
+        fixes=fixes,
         predictions=figures_of(estimates),
         estimates=estimates,
         step=planner.step(first),
@@ -83,7 +84,7 @@ def make_device_plan(
         problems=(
             *problems,
             *faults,
-            *of_context,
+            *of_defaults,
             *learnt.problems,
             *drift,
             *overload,
@@ -99,9 +100,13 @@ def _verdict(
     accelerator: Accelerator,
     workload: Workload,
     memory: Budget,
+    fixes: Sequence[Fix],
 ) -> tuple[Verdict, tuple[Problem, ...]]:
-    """Where only what nobody asked for is too much, the model's whole context or idle slots, it may run without it."""
+    """Where only what nobody asked for is too much, it may run without: whole context, idle slots, all layers here."""
     verdict = verdict_of(memory)
+    spilled = spill_problem(deployment, fixes) if verdict == "no" else None
+    if spilled is not None:
+        return "tight", (spilled,)
     needed = _needed(deployment, workload, memory)
     if verdict != "no" or not needed:
         return verdict, ()

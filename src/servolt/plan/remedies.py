@@ -1,6 +1,6 @@
 """Does it fit, what leaves no more room, and what would make it fit: each remedy computed again, none guessed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from servolt.deployment import Deployment, Hardware
@@ -23,7 +23,7 @@ from servolt.plan.room import (
 from servolt.plan.validation import problems_of
 from servolt.plan.verdict import Fix, Verdict, verdict_of
 
-__all__ = ["default_problem", "fixes_of"]
+__all__ = ["default_problem", "fixes_of", "spill_problem"]
 
 Change = dict[str, str | int | float | bool]
 
@@ -53,6 +53,7 @@ MORE_DEVICES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 SMALLER_KV = {"vllm": "fp8", "sglang": "fp8_e4m3", "tensorrt_llm": "fp8", "llamacpp": "q8_0", "ik_llamacpp": "q8_0"}
 GPU_POOLS = ("vllm", "sglang", "tensorrt_llm")
 LLAMACPP = ("llamacpp", "ik_llamacpp")
+ON_HOST = frozenset({"n_gpu_layers", "n_cpu_moe"})
 
 
 def default_problem(deployment: Deployment, budget: Budget, needed: Mapping[str, int]) -> Problem:
@@ -66,6 +67,26 @@ def default_problem(deployment: Deployment, budget: Budget, needed: Mapping[str,
         message=f"The default {said} does not fit; what this workload needs does.{then}",
         remedy=f"Set {' and '.join(f'{name} to {size} or more' for name, size in needed.items())}; "
         "the fixes say how much fits.",
+    )
+
+
+def spill_problem(deployment: Deployment, fixes: Sequence[Fix]) -> Problem | None:
+    """llama.cpp keeps on the host what devices have no room for, unless it is told how many layers they take.
+
+    None where it is told, or where that does not help. What is free on the host is often not known.
+    """
+    told = (deployment.n_gpu_layers, deployment.n_cpu_moe, deployment.override_tensor)
+    if deployment.engine not in LLAMACPP or any(one is not None for one in told):
+        return None
+    helping = [fix for fix in fixes if fix.verdict in ("fits", "tight") and fix.change.keys() & ON_HOST]
+    if not helping:
+        return None
+    said = " or ".join(f"{name} to {value}" for fix in helping for name, value in fix.change.items())
+    return Problem(
+        code="spills_to_host",
+        severity="warning",
+        message="Not all layers fit the device: part of the weights, and its part of each step, is the host's.",
+        remedy=f"Set {said}, or take another of the fixes; see that the host has room for the rest.",
     )
 
 
@@ -195,7 +216,7 @@ def _on_host(
             lambda count: (
                 _verdict(deployment.model_copy(update={"n_gpu_layers": count}), model, accelerator, budget_of) == "fits"
             ),
-            0,
+            1,  # with none no device is planned
             layers,
         )
         if placed is not None and (deployment.n_gpu_layers is None or placed != deployment.n_gpu_layers):
