@@ -113,6 +113,7 @@ class Trace(Value):
     source: str = Field(min_length=1, description="the CSV file")
     sha256: str | None = Field(None, description="of the file that was read")
     count: int | None = Field(None, ge=1, description="requests of it")
+    left_out: int = Field(0, ge=0, description="of the file, requests without a token in or out")
     span_s: float | None = Field(None, gt=0, description="from the first arrival to the last")
     requests: tuple[TraceRequest, ...] = Field((), exclude=True, repr=False)
 

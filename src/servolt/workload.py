@@ -51,7 +51,9 @@ class Workload(Document):
     arrival: Literal["closed", "poisson", "constant", "burst", "gamma", "trace"] = "closed"
     concurrency: tuple[int, ...] = Field((1,), description="closed loop: streams in flight, one window for each level")
     request_rate: tuple[float, ...] = Field((), description="open loop: requests per second, one window for each level")
-    max_concurrency: int | None = Field(None, ge=1, le=65536, description="open loop: the client sends no more at once")
+    max_concurrency: Count | None = Field(
+        None, ge=1, le=65536, description="open loop: the client sends no more at once"
+    )
     burst_size: int | None = Field(None, ge=1, le=65536, description="of burst: requests that come at the same moment")
     arrival_cv: float | None = Field(None, gt=0, le=100, description="of gamma: of the times between requests")
     trace: Trace | None = Field(None, description="of trace: the requests that are played again")
@@ -84,13 +86,18 @@ class Workload(Document):
             named |= _spread(named, f"{place}_len", f"{place}_lengths")
         named |= _arriving(named)
         is_open = bool(named.get("request_rate")) or named["arrival"] in OPEN
-        if is_open and named["arrival"] != "closed" and isinstance(named.get("concurrency"), int | str):
-            named = {"max_concurrency": named.pop("concurrency"), **named}
+        is_short = not {"arrival", "schema", "schema_"} & plain.keys()
+        cap = named.get("concurrency")
+        if isinstance(cap, list | tuple) and len(cap) == 1 and is_short:
+            cap = cap[0]
+        if is_open and named["arrival"] != "closed" and isinstance(cap, int | str):
+            named = {**named, "max_concurrency": named.get("max_concurrency", cap)}
+            del named["concurrency"]
         for name in ("concurrency", "request_rate"):
             if name in named and isinstance(named[name], int | float | str):
                 named[name] = (named[name],)
         if is_open and named["arrival"] != "closed":
-            if named.get("concurrency") and not {"arrival", "schema", "schema_"} & plain.keys():
+            if named.get("concurrency") and is_short:
                 raise ValueError("a rate with several levels of concurrency is two loads: a cap is one number")
             named.setdefault("concurrency", ())
         return named
@@ -144,6 +151,13 @@ class Workload(Document):
             and self.input_lengths is None
             and self.output_lengths is None
         )
+
+    @property
+    def without_requests(self) -> "Workload":
+        """As it stands in documents: a trace by its file's name and digest."""
+        if self.trace is None:
+            return self
+        return self.model_copy(update={"trace": self.trace.model_copy(update={"requests": ()})})
 
     @property
     def digest(self) -> str:

@@ -56,9 +56,10 @@ def command(
     """
     from servolt.cli.progress import shown_progress
     from servolt.study.plan import plan_here
-    from servolt.study.side_by_side import NOT_MEASURABLE, measure_side_by_side
+    from servolt.study.side_by_side import NOT_MEASURABLE, check_workload, measure_side_by_side
 
     check_writable(out.file)
+    check_workload(workload)
     deployments = [read_deployment(model, flags) for model in models or (None,)]
     planned = _planned(workload, len(deployments), quick)
     for deployment in deployments:

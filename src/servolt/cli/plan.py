@@ -79,6 +79,7 @@ def command(
     from servolt.cli.planned import plan_rows, plan_shown
     from servolt.study.economy import economy_for
     from servolt.study.plan import plan_for
+    from servolt.study.trace import with_trace
 
     if model and deployment_file:
         raise InvalidInputError("the deployment is named twice.", "Give MODEL or --deployment, not both.")
@@ -88,6 +89,7 @@ def command(
         plan_batch(doors.batch, flags, workload, costs, out)
         return
     deployment, workload = asked(str(deployment_file) if deployment_file else model, flags, workload, doors)
+    workload = with_trace(workload)
     if goals.are_asked:
         show_answer(deployment, workload, flags, costs, goals, out)
         return

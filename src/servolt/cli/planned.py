@@ -17,9 +17,17 @@ __all__ = ["plan_rows", "plan_shown"]
 # What a reader decides by; the document holds the rest.
 SHOWN = (
     *("prefill_throughput", "decode_throughput", "output_throughput", "ttft", "tpot"),
-    *("power", "energy_per_output_token", "cost_per_million_output_tokens", "carbon_per_million_output_tokens"),
+    *("ttft p99", "tpot p99", "e2el p99", "preemptions", "slo_attainment", "request_goodput"),
+    *(
+        "utilisation",
+        "power",
+        "idle_energy_share",
+        "energy_per_output_token",
+        "cost_per_million_output_tokens",
+        "carbon_per_million_output_tokens",
+    ),
 )
-ONCE = ("load_time", "saturation_concurrency")  # the same at every load
+ONCE = ("load_time", "saturation_concurrency", "saturation_request_rate", "kv_concurrency")  # the same at every load
 BAR, SHORT_BAR = 44, 12  # characters for the whole of the memory
 WIDE = 100  # columns of a terminal, from which the long bar has room
 HEADLINES = {"fits": "FITS", "tight": "TIGHT", "no": "DOES NOT FIT", "unknown": "NOT KNOWN"}
@@ -146,7 +154,10 @@ def _memory(plan: Plan) -> Iterator[RenderableType]:
 
 
 def _speed(plan: Plan) -> Iterator[RenderableType]:
-    lengths = f"{plan.workload.input_len} tokens in, {plan.workload.output_len} out"
+    asked = plan.workload
+    lengths = f"{asked.input_len} tokens in, {asked.output_len} out"
+    if asked.input_lengths or asked.output_lengths or asked.trace:
+        lengths += " on average"
     rows = []
     for load in plan.workload.points:
         here = [one for one in plan.estimates if (one.concurrency, one.request_rate) == tuple(load)]
@@ -161,12 +172,15 @@ def _speed(plan: Plan) -> Iterator[RenderableType]:
 
 def _chosen(here: list[Estimate], metric: str) -> Estimate | None:
     """The median of latencies, where there is one."""
+    metric, _, statistic = metric.partition(" ")
     named = [one for one in here if one.metric == metric]
+    if statistic:
+        return next((one for one in named if one.statistic == statistic), None)
     return next((one for one in named if one.statistic == "p50"), named[0] if named else None)
 
 
 def _named(found: Estimate) -> str:
-    return f"{found.metric} p50" if found.statistic == "p50" else found.metric
+    return f"{found.metric} {found.statistic}" if found.statistic in ("p50", "p99") else found.metric
 
 
 def _predicted(found: Estimate) -> str:

@@ -39,7 +39,11 @@ _OPTIONS = (
     click.option(
         "--request-rate", callback=_levels, metavar="R,R", help="Open loop: requests per second, one window each."
     ),
-    click.option("--arrival", type=click.Choice(["closed", "poisson", "constant"]), help="When requests arrive."),
+    click.option(
+        "--arrival",
+        type=click.Choice(["closed", "poisson", "constant", "burst", "gamma"]),
+        help="When requests arrive.",
+    ),
     click.option("--input-len", type=Count(), help="Prompt tokens of each request."),
     click.option("--output-len", type=Count(), help="Output tokens of each request."),
     click.option("--natural", is_flag=True, help="Let the model end its answers by itself."),
@@ -88,13 +92,21 @@ def _workload(given: dict[str, Any]) -> "Workload":
         fields.setdefault("arrival", "closed")
     elif "request_rate" in fields:
         fields.setdefault("arrival", "poisson")
-    base = read_file(Workload, file).model_dump(exclude_unset=True) if file else {}
+    base = _beside(read_file(Workload, file), file).model_dump(exclude_unset=True) if file else {}
     said = {**base, **fields}
     if "concurrency" in fields or "request_rate" in fields:  # a flag's kind of load takes the place of the file's
         of_load = ("arrival", "concurrency", "request_rate", "max_concurrency", "burst_size", "arrival_cv", "trace")
         said = {name: value for name, value in said.items() if name not in of_load or name in fields}
     is_open = said.get("request_rate") or said.get("arrival", "closed") != "closed"
     return Workload.from_plain(said if is_open else {"concurrency": (1, 4), **said})
+
+
+def _beside(workload: "Workload", file: Path) -> "Workload":
+    """A trace is looked for beside the file that names it."""
+    trace = workload.trace
+    if trace is None or Path(trace.source).is_absolute() or not (file.parent / trace.source).exists():
+        return workload
+    return workload.model_copy(update={"trace": trace.model_copy(update={"source": str(file.parent / trace.source)})})
 
 
 def _whole(level: float) -> int:

@@ -66,7 +66,7 @@ def make_device_plan(
         engine_version=deployment.engine_version,
         model=model,
         accelerator=accelerator,
-        workload=workload,
+        workload=workload.without_requests,
         workload_digest=workload.digest,
         memory=memory,
         verdict=verdict,
@@ -88,6 +88,7 @@ def make_device_plan(
             *learnt.problems,
             *drift,
             *overload,
+            *planner.plays(),
             *_notes(memory),
         ),
     )

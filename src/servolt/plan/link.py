@@ -24,7 +24,7 @@ MAX_LENGTH = 8192  # what chat programs and proxies take of a link; the longest 
 MAX_FIELDS = 128  # more than a deployment and a workload have
 EXAMPLES = {"hardware": "accelerator", "speculative_config": "method"}  # parts, and a field of each
 LISTS = ("tensor_split", "concurrency", "request_rate")
-AS_JSON = ("limit_mm_per_prompt", "engine_args")
+AS_JSON = ("limit_mm_per_prompt", "engine_args", "input_lengths", "output_lengths", "slo", "trace")
 # Always said, so that a later version's other default changes no link.
 ALWAYS = ("engine", "input_len", "output_len", "concurrency", "request_rate")
 FORM = f"A link begins with {PREFIX} and names fields; `servolt plan MODEL --link` prints one."

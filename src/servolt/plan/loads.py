@@ -1,5 +1,6 @@
 """What a deployment on accelerators shows at each load of a workload: the state, and the figures that follow."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -9,14 +10,17 @@ from servolt.gpu import Accelerator
 from servolt.metrics import METRICS, Basis, Estimate
 from servolt.model import Model
 from servolt.plan.adjustment import Adjustment, At, adjustment, at
+from servolt.plan.arrivals import lengths_of, requests_of
 from servolt.plan.correction import KnownPoint, Shift
 from servolt.plan.cost import Economy, costs_of
+from servolt.plan.holding import Holding, holding_of
 from servolt.plan.idle import Draw, busy_share, draw_of, idle_w
 from servolt.plan.memory import Budget
 from servolt.plan.plan import CurvePoint, StepTerm
 from servolt.plan.plausibility import bounds_of
+from servolt.plan.playing import Fitted, Limits, Played, play_closed, play_open
 from servolt.plan.power import power_w
-from servolt.plan.roofline import roofline_of
+from servolt.plan.roofline import DEFAULT_BATCH_TOKENS, roofline_of
 from servolt.plan.spreads import factors_of
 from servolt.plan.steady import Saturation, Steady, at_request_rate, load_time_s, saturation, steady
 from servolt.workload import LoadPoint, Slo, Workload
@@ -29,7 +33,8 @@ METHOD = "P10 and P90 of the errors of such deployments that were left out of th
 BY_HAND = frozenset(
     {
         *("load_time", "saturation_concurrency", "saturation_request_rate"),
-        *("kv_concurrency", "utilisation", "idle_energy_share"),
+        *("kv_concurrency", "slo_attainment", "request_goodput"),
+        *("utilisation", "idle_energy_share"),
     }
 )
 BY_HAND_METHOD = "a width set by hand: no errors of this figure were measured"
@@ -41,6 +46,10 @@ CALIBRATED_METHOD = (
 # Whose power is mostly what waits, no error of a roofline tells how far it is off.
 WITH_IDLE = frozenset({"power", "energy_per_output_token", "energy_per_request"})
 RATES = frozenset({"request_throughput", "output_throughput", "total_throughput"})
+PLAYED_METHOD = "requests played through the law of one step; low and high as of the mean, of left-out deployments"
+# Requests that are played: enough for a median in tens of milliseconds, and for a P99 where lengths are spread.
+MEASURED, MEASURED_SPREAD, MOST_PLAYED = 400, 1500, 30_000
+MOST_WARMUP = 2000
 CURVE_STEP = 2.0  # each point of the curve has so many times the streams of the one before
 
 
@@ -77,9 +86,11 @@ class LoadPlanner:
         self._workload, self._memory, self._economy = workload, memory, economy
         self._slo = slo or workload.slo
         self._law = roofline_of(deployment, model, accelerator)
-        self._tokens = float(memory.kv_cache_tokens) if memory.kv_cache_tokens else None
+        self._holding_of: dict[str, Holding] = {}
+        self._room = float(memory.kv_cache_tokens) if memory.kv_cache_tokens else None
         self._idle_w = idle_w(accelerator)[0]
         self._loads: dict[LoadPoint, Load] = {}
+        self._plays: dict[int, Played | None] = {}
 
     def load(self, point: LoadPoint) -> Load:
         """Of the plan's own workload."""
@@ -95,7 +106,7 @@ class LoadPlanner:
             input_len=float(workload.input_len),
             output_len=float(workload.output_len),
             request_rate=point.request_rate,
-            kv_cache_tokens=self._tokens,
+            kv_cache_tokens=self._tokens(workload),
             max_num_seqs=float(self._memory.max_num_seqs),
             max_concurrency=workload.max_concurrency,
         )
@@ -103,6 +114,19 @@ class LoadPlanner:
             return Load(self._at(workload, state, point.request_rate))
         most = min(self._most(workload).concurrency, workload.max_concurrency or float("inf"))
         return Load(self._at(workload, self._closed(workload, most)), point.request_rate)
+
+    def _tokens(self, workload: Workload) -> float | None:
+        """Of the cache, as for requests that are all of the mean lengths: spread ones hold more on average."""
+        if self._room is None or ((workload.is_plain or workload.arrival == "closed") and not _is_spread(workload)):
+            return self._room
+        context = workload.input_len + workload.output_len / 2
+        return self._room * context / self._holds(workload).mean
+
+    def _holds(self, workload: Workload) -> Holding:
+        key = workload.shape_digest
+        if key not in self._holding_of:
+            self._holding_of[key] = holding_of(workload)
+        return self._holding_of[key]
 
     def _at(self, workload: Workload, state: Steady, request_rate: float | None = None) -> At:
         found = at(self._law, state, workload, request_rate)
@@ -122,7 +146,7 @@ class LoadPlanner:
             input_len=float(workload.input_len),
             output_len=float(workload.output_len),
             concurrency=concurrency,
-            kv_cache_tokens=self._tokens,
+            kv_cache_tokens=self._tokens(workload),
             max_num_seqs=float(self._memory.max_num_seqs),
         )
 
@@ -131,7 +155,7 @@ class LoadPlanner:
             self._law,
             input_len=float(workload.input_len),
             output_len=float(workload.output_len),
-            kv_cache_tokens=self._tokens,
+            kv_cache_tokens=self._tokens(workload),
             max_num_seqs=float(self._memory.max_num_seqs),
             slo=slo,
         )
@@ -207,18 +231,100 @@ class LoadPlanner:
             return f"the client's cap of {cap} requests in flight"
         return most.limit.replace("_", " ")
 
+    def played(self, load: Load, learnt: Adjustment) -> Played | None:
+        """The load request by request, where arrivals or lengths are spread. None where the closed form says it all,
+        and where the queue grows without end."""
+        capped = load.offered is not None and self._workload.max_concurrency is not None
+        is_closed = self._workload.arrival == "closed" or (capped and self._workload.trace is None)
+        is_even = (is_closed or self._workload.arrival == "constant") and not _is_spread(self._workload)
+        endless = load.offered is not None and self._workload.max_concurrency is None
+        if is_even or (endless and self._workload.trace is None):
+            return None
+        if id(load) not in self._plays:
+            self._plays[id(load)] = self._play(load, learnt, is_closed=is_closed)
+        return self._plays[id(load)]
+
+    def _play(self, load: Load, learnt: Adjustment, *, is_closed: bool) -> Played | None:
+        workload, copies = self._workload, max(1, int(self._law.work.replicas))
+        law = Fitted(self._law, learnt.factor("tpot", load.at), learnt.factor("ttft", load.at))
+        limits = Limits(
+            slots=self._memory.max_num_seqs,
+            batch_tokens=self._deployment.max_num_batched_tokens or DEFAULT_BATCH_TOKENS,
+            kv_cache_tokens=self._room,
+            in_flight=None if workload.max_concurrency is None else -(-workload.max_concurrency // copies),
+            longest=self._memory.max_model_len,
+        )
+        request_s, slo = self._law.constants.request_s, self._slo
+        flying = math.ceil(load.at.state.concurrency / copies)
+        measured = MEASURED if workload.arrival == "poisson" and not _is_spread(workload) else MEASURED_SPREAD
+        if is_closed:
+            return play_closed(
+                law,
+                lengths_of(workload),
+                limits,
+                streams=flying,
+                request_s=request_s,
+                measured=max(measured, 3 * flying),
+                slo=slo,
+            )
+        trace = workload.trace
+        warmup = 0 if trace is not None else min(2 * flying, MOST_WARMUP) + MEASURED // 8
+        point = LoadPoint(None, load.offered or load.at.request_rate)
+        if trace is not None:
+            measured = min(len(trace.requests[::copies]), MOST_PLAYED)
+        return play_open(
+            law,
+            requests_of(workload, point, copies),
+            limits,
+            request_s=request_s,
+            warmup=warmup,
+            measured=measured,
+            slo=slo,
+        )
+
+    def _played_figures(self, played: Played, state: Steady) -> Iterator[_Figure]:
+        said = f"{played.requests:,} requests played one by one; at most {played.most_running} ran and "
+        said += f"{played.most_waiting} waited on one copy"
+        for metric in ("ttft", "tpot", "e2el", "queue_time"):
+            times = getattr(played, metric)
+            for statistic in () if times is None else times._fields:
+                yield _Figure(metric, getattr(times, statistic), said, statistic, PLAYED_METHOD)
+        yield _Figure("preemptions", played.preemptions, said, None, PLAYED_METHOD)
+        if played.slo_attainment is not None:
+            yield _Figure("slo_attainment", played.slo_attainment, said, None, PLAYED_METHOD)
+            goodput = played.slo_attainment * state.request_throughput
+            yield _Figure("request_goodput", goodput, said, None, PLAYED_METHOD)
+
+    def plays(self) -> list[Problem]:
+        """What the requests that were played tell."""
+        found, limit = [], self._memory.max_model_len
+        for played in self._plays.values():
+            if played is not None and played.refused:
+                found.append(_too_long(played, limit))
+            if played is not None and not played.whole:
+                found.append(_cut(played))
+        return found
+
     def _figures(self, load: Load, learnt: Adjustment) -> Iterator[_Figure]:
         state = learnt.state(load.at)
-        yield from self._times(load, state)
+        played = self.played(load, learnt)
+        if played is None:
+            yield from self._times(load, state)
+        else:
+            state = _as_played(self._workload, load, state, played, int(self._law.work.replicas))
+            yield _Figure("ttft_cold", state.ttft_cold)
+            yield from self._played_figures(played, state)
         yield _Figure("output_throughput", state.output_throughput)
         yield _Figure("request_throughput", state.request_throughput)
         yield _Figure("total_throughput", state.total_throughput)
         if load.at.output_len > 1:
-            yield _Figure("tpot", state.tpot)
+            if played is None:
+                yield _Figure("tpot", state.tpot)
             yield _Figure("itl", state.itl)
             yield _Figure("decode_throughput", state.running / state.tpot)
         yield _Figure("prefill_throughput", state.prefill_throughput)
         yield from self._limits(learnt)
+        yield from self._kept()
         rank = self._memory.fullest
         yield _Figure("load_time", load_time_s(self._deployment.engine, float(rank.weights_bytes * rank.ranks)))
         yield from self._power(load, state, learnt)
@@ -248,10 +354,19 @@ class LoadPlanner:
             there = learnt.state(self._at(self._workload, self._closed(self._workload, most.concurrency)))
             yield _Figure("saturation_request_rate", there.request_throughput, reason)
 
+    def _kept(self) -> Iterator[_Figure]:
+        """Requests of these lengths that the cache holds."""
+        if self._room is None:
+            return
+        holding, copies = self._holds(self._workload), self._law.work.replicas
+        value = holding.requests(self._room) * copies
+        said = f"{self._room:,.0f} tokens / {holding.mean:,.0f} that a request holds on average"
+        said += f" (deviation {holding.deviation:,.0f})"
+        yield _Figure("kv_concurrency", value, said if copies == 1 else f"{said} x {copies:g} copies")
+
     def _power(self, load: Load, state: Steady, learnt: Adjustment) -> Iterator[_Figure]:
         watts, found = None, load.at
-        busy = self._draw(self._workload, found, state, 0.0).busy
-        yield _Figure("utilisation", busy)
+        yield _Figure("utilisation", self._draw(self._workload, found, state, 0.0).busy)
         if self._accelerator.tdp_w is None:
             yield _Figure("power", None, f"the power limit of {self._accelerator.name} is not known")
         else:
@@ -309,6 +424,10 @@ class LoadPlanner:
         """What comes is what leaves, as long as it can; a share is at most 1, and of a closed loop what it is."""
         if metric == "utilisation" and load.request_rate is None:
             return value, value
+        if metric == "kv_concurrency":
+            holding, copies = self._holds(self._workload), self._law.work.replicas
+            least = holding.requests_surely(float(self._memory.kv_cache_tokens_low)) * copies
+            return min(least, value), max(value, holding.requests(float(self._memory.kv_cache_tokens_high)) * copies)
         if METRICS[metric].unit == "share":
             return low, min(high, 1.0)
         if metric in RATES and load.request_rate is not None:
@@ -332,6 +451,40 @@ def _method(metric: str, basis: Basis) -> str:
     if basis == "calibrated":
         return CALIBRATED_METHOD
     return BY_HAND_METHOD if metric in BY_HAND else METHOD
+
+
+def _is_spread(workload: Workload) -> bool:
+    return workload.input_lengths is not None or workload.output_lengths is not None or workload.trace is not None
+
+
+def _as_played(workload: Workload, load: Load, state: Steady, played: Played, copies: int) -> Steady:
+    """Rates of a closed loop and of a capped one are what was played; an open loop's are what comes."""
+    tpot = state.tpot if played.tpot is None else played.tpot.mean
+    state = state._replace(ttft=played.ttft.mean, e2el=played.e2el.mean, tpot=tpot)
+    if load.at.request_rate is not None:
+        return state
+    requests, tokens = played.request_throughput * copies, played.output_throughput * copies
+    total = tokens + requests * workload.input_len
+    return state._replace(request_throughput=requests, output_throughput=tokens, total_throughput=total)
+
+
+def _too_long(played: Played, limit: int) -> Problem:
+    return Problem(
+        code="requests_too_long",
+        severity="warning",
+        message=f"{played.refused:,} requests of this workload are longer than the {limit:,} tokens of a context or "
+        "than the KV cache: an engine refuses them, so they were left out.",
+        remedy="Raise max_model_len, or cut the lengths with max.",
+    )
+
+
+def _cut(played: Played) -> Problem:
+    return Problem(
+        code="played_in_part",
+        severity="note",
+        message=f"Only {played.requests:,} requests were played: the load takes more steps than that.",
+        remedy="Percentiles are of those. Give a shorter trace, or a lower rate.",
+    )
 
 
 def _overloaded(offered: float, most: float, limit: str) -> Problem:

@@ -13,7 +13,7 @@ from servolt.plan.rates import Rates, Table, rates_of, speed_table, traits_of
 from servolt.plan.speed import Term
 from servolt.plan.work import Four, Work, work_of
 
-__all__ = ["Drafting", "RooflineLaw", "least", "roofline_of"]
+__all__ = ["DEFAULT_BATCH_TOKENS", "Drafting", "RooflineLaw", "least", "roofline_of"]
 
 # Tokens of one step where a deployment doesn't say: vllm 0.33.0 on cards of 70 GiB and more.
 DEFAULT_BATCH_TOKENS = 8192
@@ -147,9 +147,11 @@ class RooflineLaw:
         attended = prompt_tokens * self._attended_s(prompt_context)
         return (once + attended + tokens * work.link_s / rates.prompt_link) * behind + rates.step_s + work.host_s
 
-    def prompt_s(self, tokens: float) -> float:
-        """What a prompt adds to steps that run anyway: its arithmetic, without the weights' bytes and the launches."""
-        added = tokens * (self._attended_s(tokens / 2) + self.work.link_s / self.constants.prompt_link)
+    def prompt_s(self, tokens: float, context: float | None = None) -> float:
+        """What a prompt, or a part of one at a mean context, adds to steps that run anyway: its arithmetic, without the
+        weights' bytes and the launches."""
+        seen = tokens / 2 if context is None else context
+        added = tokens * (self._attended_s(seen) + self.work.link_s / self.constants.prompt_link)
         added += self._compute_s(tokens, self.work.groups)
         return added / self.work.stages
 

@@ -23,10 +23,11 @@ __all__ = ["ANSWERS", "Defaults", "Planner", "answers", "columns_of", "read_row"
 CARRIED = ("id", "name", "note")
 PARTS: Mapping[str, type[Value]] = {"hardware": Hardware, "speculative_config": Speculation}
 LISTS = ("tensor_split", "concurrency", "request_rate")
-AS_JSON = ("limit_mm_per_prompt", "engine_args")
+AS_JSON = ("limit_mm_per_prompt", "engine_args", "input_lengths", "output_lengths", "slo")
 METRICS = (
     *("ttft", "ttft_cold", "tpot", "itl", "e2el", "output_throughput", "request_throughput", "total_throughput"),
-    *("prefill_throughput", "decode_throughput", "saturation_concurrency", "load_time", "power"),
+    *("prefill_throughput", "decode_throughput", "saturation_concurrency", "saturation_request_rate"),
+    *("kv_concurrency", "load_time", "utilisation", "power", "idle_energy_share"),
     *("energy_per_output_token", "energy_per_request", "cost_per_hour", "cost_per_million_output_tokens"),
     "carbon_per_million_output_tokens",
 )
@@ -98,7 +99,8 @@ def read_row(row: Mapping[str, str], defaults: Defaults = NONE) -> tuple[Deploym
         if dot:
             fields.setdefault(head, {})[rest] = _plain(rest, text) if head == "engine_args" else text
         elif name in Workload.model_fields or name in SHORT:
-            workload[name] = _listed(text) if name in LISTS else text
+            of_parts = name in AS_JSON or text[:1] in ("{", "[")  # spread lengths: {"mean": 512, "cv": 0.5}
+            workload[name] = _listed(text) if name in LISTS else _object(name, text) if of_parts else text
         else:
             fields[name] = _listed(text) if name in LISTS else _object(name, text) if name in AS_JSON else text
     model = fields.pop("model", None)

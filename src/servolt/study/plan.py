@@ -20,6 +20,7 @@ from servolt.sources import find_model, find_or_guess
 from servolt.sources.guesses import ends_of
 from servolt.study.keep import read_accelerator, read_calibration
 from servolt.study.learn import read_known
+from servolt.study.trace import with_trace
 from servolt.workload import Slo, Workload
 
 if TYPE_CHECKING:
@@ -46,13 +47,17 @@ def plan_for(
     `model` is what the deployment's name stands for, where that is known already. Raises ModelNotFoundError,
     ModelFileError, InvalidInputError, StorageError.
     """
-    if not workload.is_plain and (workload.max_concurrency is None or workload.arrival in ("burst", "gamma", "trace")):
-        raise InvalidInputError("such a workload can't be planned yet.", "Give numbers for the lengths.")
+    workload = with_trace(workload)
     if deployment.hardware is None or deployment.hardware.accelerator is None:
         if measured:
             raise InvalidInputError(
                 "measured points correct plans for a named accelerator.",
                 "Name one with --accelerator; on this machine `servolt measure` corrects the next plan by itself.",
+            )
+        if not workload.is_plain:
+            raise InvalidInputError(
+                "spread lengths, bursts, caps and traces are planned for a named accelerator.",
+                "Name one with --accelerator, or give numbers for the lengths and a rate or a concurrency.",
             )
         return with_plugins(plan_here(deployment, workload, folders, model))
     from servolt.plan.device import make_device_plan  # half of what a plan imports, and not needed for this machine

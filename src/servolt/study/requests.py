@@ -38,6 +38,8 @@ class PlanRequest:
             raise InvalidInputError("model_config is no object.", "Send what the model's config.json holds.")
         if (loads := len(self.workload.points)) > MAX_LOADS:
             raise InvalidInputError(f"there are {loads} loads; {MAX_LOADS} are the most.", "Ask twice.")
+        if not paths and self.workload.trace is not None:
+            raise InvalidInputError("trace names a file of this machine.", "Send lengths and an arrival in its place.")
         if not paths:
             _refuse_paths(self.deployment, is_inline=self.config is not None)
 

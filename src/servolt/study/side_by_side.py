@@ -35,7 +35,7 @@ from servolt.study.keep import read_calibration, write_document
 from servolt.study.plan import plan_here
 from servolt.workload import Slo, Workload
 
-__all__ = ["NOT_MEASURABLE", "Step", "learn", "measure_side_by_side", "order"]
+__all__ = ["NOT_MEASURABLE", "Step", "check_workload", "learn", "measure_side_by_side", "order"]
 
 IDLE_S = 10.0  # of a baseline; taken only where a meter reads
 # What a plan only warns of, and every request would fail by.
@@ -77,6 +77,15 @@ def order(deployments: int, blocks: int) -> Iterator[tuple[int, int, int]]:
             yield block, position, deployment
 
 
+def check_workload(workload: Workload) -> None:
+    """Raises InvalidInputError for what can be planned only."""
+    if not workload.is_plain:
+        raise InvalidInputError(
+            "a measurement sends requests of one length, in a closed loop or at a constant or Poisson rate.",
+            "Give numbers for the lengths and one of those arrivals; `servolt plan` takes the others.",
+        )
+
+
 async def measure_side_by_side(
     deployments: Sequence[Deployment],
     workload: Workload,
@@ -91,11 +100,7 @@ async def measure_side_by_side(
     Raises InvalidInputError, ModelNotFoundError, EngineError, StorageError. When an engine dies, or the study is
     cancelled, the blocks that every deployment has completed are kept; the error says so.
     """
-    if not workload.is_plain:
-        raise InvalidInputError(
-            "a measurement sends requests of one length, in a closed loop or at a constant or Poisson rate.",
-            "Give numbers for the lengths and one of those arrivals; `servolt plan` takes the others.",
-        )
+    check_workload(workload)
     study = _Study(deployments, workload, folders, slo or workload.slo, load_timeout_s, on_step)
     try:
         await study.measure()
