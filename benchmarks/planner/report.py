@@ -46,7 +46,7 @@ class Report:
         for reason, count in list(self.refusals.items())[:REASONS]:
             print(f"refused {count}: {reason}")
         each = self.seconds / self.plans * 1e3 if self.plans else 0.0
-        print(f"\n{self.plans} plans in {self.seconds:.1f} s: {each:.1f} ms each")
+        print(f"\n{self.plans} plans in {self.seconds:.1f} s of a processor: {each:.1f} ms each")
         _goals(self.goals)
 
     def write(self, path: Path) -> None:

@@ -100,7 +100,7 @@ def test_goals_say_whether_they_were_reached() -> None:
     assert found["TPOT after 1 point"].reached is False
     assert found["power"].reached is None
     assert found["parameters, exact"].reached is True
-    assert found["one plan"].reached is True
+    assert found["one plan, processor time"].reached is True
 
 
 def test_a_trap_counts_for_no_goal() -> None:

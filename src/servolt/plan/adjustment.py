@@ -200,6 +200,8 @@ class Adjustment:
 
     def factor(self, metric: str, load: At) -> float:
         """Of one of BASE_METRICS: corrected over predicted."""
+        if not self._is_known(metric):
+            return 1.0
         one = self._corrected(metric, load)
         return one.value / one.raw.value
 
@@ -233,10 +235,15 @@ class Adjustment:
             return {"power": 1.0, **times}
         return times
 
+    def _is_known(self, metric: str) -> bool:
+        return bool(self._seen.get(metric)) or metric in self._shifts
+
     def _corrected(self, metric: str, load: At) -> Corrected:
         """Where there is nothing to compare with, of a prediction of 1."""
         value = _predicted(metric, load.state, self._power_w) or 1.0
         raw = _raw(value, self._factors(metric), load)
+        if not self._is_known(metric):
+            return Corrected(raw, raw.value, raw.low, raw.high, "formula", 0)
         return corrected([raw], self._seen.get(metric, ()), self._shifts.get(metric, NO_SHIFT), self._ties(metric))[0]
 
 

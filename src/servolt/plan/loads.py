@@ -91,6 +91,7 @@ class LoadPlanner:
         self._idle_w = idle_w(accelerator)[0]
         self._loads: dict[LoadPoint, Load] = {}
         self._plays: dict[int, Played | None] = {}
+        self._known_factors: dict[str, tuple[float, float]] = {}
 
     def load(self, point: LoadPoint) -> Load:
         """Of the plan's own workload."""
@@ -442,7 +443,10 @@ class LoadPlanner:
         return self._closed(self._workload, most).request_throughput
 
     def factors(self, metric: str) -> tuple[float, float]:
-        return factors_of(metric, self._deployment, self._model, self._accelerator)
+        if metric not in self._known_factors:
+            found = factors_of(metric, self._deployment, self._model, self._accelerator)
+            self._known_factors[metric] = found
+        return self._known_factors[metric]
 
 
 def _method(metric: str, basis: Basis) -> str:
