@@ -221,3 +221,13 @@ def test_more_memory_never_takes_room_away(gib: float, length: int) -> None:
         assert order.index(after) >= order.index(before)
         longest = [largest_max_model_len(deployment, model, card, budget_of) or 0 for card in (smaller, larger)]
         assert longest[1] >= longest[0]
+
+
+def test_llamacpp_is_offered_no_more_devices_than_it_takes() -> None:
+    """ggml-cuda.h: GGML_CUDA_MAX_DEVICES, 16."""
+    deployment = llamacpp(max_model_len=8192, hardware=Hardware(accelerator="x", count=4))
+    card = SMALL.model_copy(update={"count": 4, "visible_memory_bytes": 2 * GIB, "memory_bytes": 2 * GIB})
+    budget = budget_of(deployment, qwen3_32b("q8_0"), card)
+    counts = [fix.change.get("hardware.count", 0) for fix in fixes_of(deployment, qwen3_32b("q8_0"), card, budget)]
+
+    assert max(int(count) for count in counts) in range(1, 17)

@@ -49,6 +49,8 @@ RAISED_FRACTION = 0.93
 FEWER_REQUESTS = (256, 64, 16, 4, 1)
 SMALL_STEP = 2048
 SMALL_PASS = 256
+MOST_DEVICES = 65536
+MOST_LLAMACPP_DEVICES = 16  # ggml-cuda.h GGML_CUDA_MAX_DEVICES
 MORE_DEVICES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 SMALLER_KV = {"vllm": "fp8", "sglang": "fp8_e4m3", "tensorrt_llm": "fp8", "llamacpp": "q8_0", "ik_llamacpp": "q8_0"}
 GPU_POOLS = ("vllm", "sglang", "tensorrt_llm")
@@ -240,7 +242,8 @@ def _more_devices(
     own = deployment.hardware or Hardware(accelerator=accelerator.name, count=accelerator.count)
     ranks = ranks_of(deployment)
     tried: dict[str, Change] = {}
-    for count in (own.count * times for times in MORE_DEVICES):
+    most = MOST_LLAMACPP_DEVICES if deployment.engine in LLAMACPP else MOST_DEVICES
+    for count in (own.count * times for times in MORE_DEVICES if own.count * times <= most):
         said: Change = {"hardware.count": count}
         if deployment.engine in GPU_POOLS:
             said = {"tensor_parallel_size": max(1, count // (ranks.pp * ranks.dp)), **said}
