@@ -16,6 +16,7 @@ from benchmarks.planner.columns import (
     count,
     hardware,
     largest_of_devices,
+    memory_of,
     number,
     options,
     scaled,
@@ -42,6 +43,7 @@ MLPERF_LENGTHS = {
     "deepseek-r1": (800, 3886),
     "mixtral-8x7b": (294, 145),
 }
+WEIGHTS_SHARE = 0.6  # of a device's memory, where a copy of the model has to leave room for its streams
 MLPERF_STREAMS = 512  # of one device: its Offline and Server rows keep devices full
 # Engines that give each device some of the layers.
 SPREADING_LAYERS = ("llamacpp", "ik_llamacpp", "exllamav2", "mlx")
@@ -194,14 +196,19 @@ def _speed_case(row: Row, configs: Configs) -> Case:
     deployment = _deployment(row, engine, named, row.get("precision", ""))
     if engine.name not in SPREADING_LAYERS:
         deployment |= _parallel(row, _devices(row))
+    if row.get("scenario", "").startswith("MLPerf") and not row.get("tp") and named.model:
+        deployment |= _replicas(row, named.model, _devices(row))
     deployment |= _noted(notes)
     if mode == "disagg":
         deployment |= _worker(notes)
     devices = deployment.pop("devices", None) or _devices(row)
     deployment["hardware"] = hardware(row["gpu"], devices)
     seen = {
-        "tpot": scaled(row, "tpot_ms", 1e-3),
-        "itl": scaled(row, "itl_p50_ms", 1e-3) if not number(row, "tpot_ms") else None,
+        "tpot": scaled(row, "tpot_ms", 1e-3) if mode != "disagg" else None,
+        # No prompts come between the tokens of a worker that only decodes.
+        "itl": scaled(row, "tpot_ms" if mode == "disagg" else "itl_p50_ms", 1e-3)
+        if mode == "disagg" or not number(row, "tpot_ms")
+        else None,
         "ttft": scaled(row, "ttft_ms", 1e-3) if mode != "disagg" else None,  # of another worker
         "output_throughput": number(row, "output_tok_s"),
         "prefill_throughput": number(row, "prefill_tok_s"),
@@ -267,6 +274,17 @@ def _parallel(row: Row, devices: int) -> dict[str, Any]:
         if dp > 1:
             found |= {"enable_dp_attention": True}
     return {name: value for name, value in found.items() if value is True or value > 1 or name.startswith("tensor")}
+
+
+def _replicas(row: Row, model: Model, devices: int) -> dict[str, Any]:
+    """Submissions that don't say how they share a machine run as many copies of the model as leave room for streams."""
+    device = (hardware(row["gpu"], 1) or {}).get("accelerator", "")
+    bits = {"fp4": 4, "fp8": 8}.get(row.get("precision", "")[-3:].lower(), 16)
+    weights, memory = model.total_params * bits / 8, memory_of(device)
+    tp = 1
+    while memory and tp < devices and weights / tp > memory * WEIGHTS_SHARE:
+        tp *= 2
+    return {"tensor_parallel_size": tp, "data_parallel_size": max(1, devices // tp)}
 
 
 def _worker(notes: str) -> dict[str, Any]:

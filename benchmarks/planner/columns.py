@@ -16,6 +16,7 @@ __all__ = [
     "count",
     "hardware",
     "largest_of_devices",
+    "memory_of",
     "number",
     "options",
     "scaled",
@@ -117,6 +118,11 @@ def with_label(name: str, memory_gb: float | None) -> str:
     label = find_accelerator(name).memory_bytes / GIB
     sized = f"{name} {memory_gb:g}GB"
     return sized if abs(label / memory_gb - 1) > LABEL_TOLERANCE and _known(sized) else name
+
+
+def memory_of(name: str) -> int:
+    """Bytes of one device; 0 where it is not known."""
+    return find_accelerator(name).memory_bytes if _known(name) else 0
 
 
 def _known(name: str) -> bool:

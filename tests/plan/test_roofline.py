@@ -104,3 +104,10 @@ def test_a_version_before_a_known_change_starts_later() -> None:
     early, late = (law(engine="sglang", engine_version=version) for version in ("0.5.6", "0.5.10"))
     assert early.constants.queue > late.constants.queue
     assert law(engine="sglang").constants == late.constants
+
+
+def test_a_build_of_llama_cpp_of_today_is_faster_than_one_of_2024() -> None:
+    early, late = (law(accelerator="RTX 3090", engine="llamacpp", engine_version=one) for one in ("b2833", "b9870"))
+    assert late.decode_s(1, 100) < early.decode_s(1, 100)
+    around = law(accelerator="RTX 3090", engine="ollama", engine_version="0.32.1")
+    assert around.constants == late.constants

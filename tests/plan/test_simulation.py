@@ -1,4 +1,6 @@
 import math
+import statistics
+from typing import Any
 
 import pytest
 
@@ -21,9 +23,10 @@ def played(
     apart: bool = False,
     rate: float | None = None,
     streams: int | None = None,
-    **load: int,
+    arrival: str | None = None,
+    **load: float,
 ) -> Outcome:
-    arrival = "poisson" if rate else "closed"
+    arrival = arrival or ("poisson" if rate else "closed")
     workload = Workload.model_validate(
         {"arrival": arrival, "request_rate": (rate,) if rate else (), "concurrency": (streams or 1,), **load}
     )
@@ -75,6 +78,34 @@ def test_a_slow_open_loop_is_served_as_if_alone_and_a_fast_one_queues(law: Law) 
     assert slow.ttft_p50 == pytest.approx(alone.ttft_p50, rel=0.01)
     assert fast.ttft_p50 > 10 * alone.ttft_p50
     assert slow.request_throughput == pytest.approx(0.01, rel=0.2)
+
+
+def test_one_slot_with_random_arrivals_is_the_queue_of_the_textbooks(law: Law) -> None:
+    """M/D/1: a request that takes S waits rho S / (2 (1 - rho)) on average (Pollaczek and Khinchine)."""
+    load: dict[str, Any] = {"input_len": 256, "output_len": 1, "slots": 1}
+    alone_s = played(law, streams=1, **load).ttft_mean - law.constants.request_s
+    for rho in (0.2, 0.5, 0.7):
+        seen = [played(law, rate=rho / alone_s, seed=seed, **load).ttft_mean for seed in range(30)]
+        waited_s = statistics.fmean(seen) - law.constants.request_s - alone_s
+        assert waited_s == pytest.approx(rho * alone_s / (2 * (1 - rho)), rel=0.2)
+
+
+def test_evenly_spaced_requests_wait_for_nobody_and_bursts_for_half_of_their_own(law: Law) -> None:
+    load: dict[str, Any] = {"input_len": 256, "output_len": 1, "slots": 1}
+    alone_s = played(law, streams=1, **load).ttft_mean - law.constants.request_s
+    even, burst = (
+        played(law, rate=0.3 / alone_s, arrival="constant", **load),
+        played(law, rate=0.3 / alone_s, arrival="burst", burst_size=8, **load),
+    )
+    assert even.ttft_mean == pytest.approx(alone_s + law.constants.request_s, rel=0.01)
+    assert burst.ttft_mean - even.ttft_mean == pytest.approx(3.5 * alone_s, rel=0.05)
+
+
+def test_arrivals_more_random_than_poisson_wait_longer(law: Law) -> None:
+    load: dict[str, Any] = {"input_len": 256, "output_len": 1, "slots": 1}
+    load["rate"] = 0.5 / law.prefill_s(256)
+    smooth, rough = (played(law, arrival="gamma", arrival_cv=cv, **load) for cv in (0.2, 3.0))
+    assert smooth.ttft_mean < played(law, **load).ttft_mean < rough.ttft_mean
 
 
 def test_the_same_seed_gives_the_same_answer(law: Law) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.planner.cases import unstated_input
+from benchmarks.planner.engines import engine_of
 from servolt.catalogue import find_accelerator
 from servolt.deployment import Deployment, Hardware
 from servolt.errors import ServoltError
@@ -191,7 +192,7 @@ def _deployment(row: Mapping[str, str], devices: int) -> Deployment:
         pipeline_parallel_size=pp if pp > 1 else None,
         data_parallel_size=dp if dp > 1 else None,
         expert_parallel_size=ep if ep > 1 else None,
-        engine_version=row["engine_version"] or None,
+        engine_version=engine_of(row["engine"], row["engine_version"]).version,
         kv_cache_dtype="fp8" if row["kv_dtype"].startswith("fp8") else None,
         enforce_eager="enforce-eager" in row["notes"] or None,
     )

@@ -85,11 +85,17 @@ class _Engine:
         if point.request_rate is None:
             return [self._request(index * self._gap_s) for index in range(self._streams)]
         chance, time, made = random.Random(self._workload.seed), 0.0, []
-        for _ in range(OPEN_REQUESTS):
-            poisson = self._workload.arrival == "poisson"
-            time += chance.expovariate(point.request_rate) if poisson else 1.0 / point.request_rate
+        together = self._workload.burst_size or 1
+        for index in range(OPEN_REQUESTS):
+            if index % together == 0:
+                time += together * self._gap(chance) / point.request_rate
             made.append(self._request(time))
         return made
+
+    def _gap(self, chance: random.Random) -> float:
+        """Between arrivals, 1 on average."""
+        spread = {"poisson": 1.0, "gamma": self._workload.arrival_cv}.get(self._workload.arrival)
+        return chance.gammavariate(spread**-2, spread**2) if spread else 1.0
 
     def _request_time_s(self) -> float:
         """Of one request beside as many others as can run."""
