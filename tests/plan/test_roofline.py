@@ -111,3 +111,8 @@ def test_a_build_of_llama_cpp_of_today_is_faster_than_one_of_2024() -> None:
     assert late.decode_s(1, 100) < early.decode_s(1, 100)
     around = law(accelerator="RTX 3090", engine="ollama", engine_version="0.32.1")
     assert around.constants == late.constants
+
+
+def test_mlx_reads_packed_weights_as_llama_cpp_does() -> None:
+    mlx, llama = (law(accelerator="M4 Pro", engine=engine) for engine in ("mlx", "llamacpp"))
+    assert mlx.constants == llama.constants

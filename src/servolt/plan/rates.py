@@ -27,6 +27,9 @@ ENGINES: Mapping[str, str] = {
     "ik_llamacpp": "llamacpp",
     "ollama": "llamacpp",
 }
+# Engines without runs of their own take the constants of the one that works most like them: MLX reads packed weights by
+# kernels that were made for one sequence, on the same machines.
+KIN: Mapping[str, str] = {"mlx": "llamacpp"}
 # Versions since which an engine schedules the next step while one runs, unless it is told not to: vllm's release notes
 # of 0.14.0 (asynchronous scheduling by default), sglang's of 0.4 (overlap scheduler).
 OVERLAPS_SINCE: Mapping[str, tuple[int, ...]] = {"vllm": (0, 14), "sglang": (0, 4)}
@@ -127,7 +130,7 @@ def traits_of(deployment: Deployment, accelerator: Accelerator, *, devices: floa
     named = [architecture.split()[0]] if architecture else []
     traits = {*words, *named, generation, (accelerator.vendor or "").lower(), accelerator.kind}
     engine = ENGINES.get(deployment.engine, deployment.engine)
-    traits |= {engine, *_version_traits(engine, deployment.engine_version)}
+    traits |= {KIN.get(engine, engine), *_version_traits(engine, deployment.engine_version)}
     traits |= {"unified"} if accelerator.unified_memory else set()
     traits |= {"split"} if devices > 1 else set()
     traits |= {"unlinked"} if devices > 1 and (accelerator.link or "PCIe").startswith("PCIe") else set()
