@@ -95,7 +95,7 @@ def test_evenly_spaced_requests_wait_for_nobody_and_bursts_for_half_of_their_own
     alone_s = played(law, streams=1, **load).ttft_mean - law.constants.request_s
     even, burst = (
         played(law, rate=0.3 / alone_s, arrival="constant", **load),
-        played(law, rate=0.3 / alone_s, arrival="burst", burst_size=8, **load),
+        played(law, rate=0.02 / alone_s, arrival="burst", burst_size=8, **load),
     )
     assert even.ttft_mean == pytest.approx(alone_s + law.constants.request_s, rel=0.01)
     assert burst.ttft_mean - even.ttft_mean == pytest.approx(3.5 * alone_s, rel=0.05)

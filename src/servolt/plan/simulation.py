@@ -93,8 +93,8 @@ class _Engine:
         return made
 
     def _gap(self, chance: random.Random) -> float:
-        """Between arrivals, 1 on average."""
-        spread = {"poisson": 1.0, "gamma": self._workload.arrival_cv}.get(self._workload.arrival)
+        """Between arrivals, 1 on average; bursts come at random, as in plan/arrivals.py."""
+        spread = {"poisson": 1.0, "burst": 1.0, "gamma": self._workload.arrival_cv}.get(self._workload.arrival)
         return chance.gammavariate(spread**-2, spread**2) if spread else 1.0
 
     def _request_time_s(self) -> float:
