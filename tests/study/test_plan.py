@@ -7,7 +7,7 @@ import pytest
 
 from servolt import settings
 from servolt.catalogue import AmbiguousNameError
-from servolt.deployment import Deployment
+from servolt.deployment import Deployment, Hardware
 from servolt.settings import Folders
 from servolt.study.plan import accelerator_of, plan_for, plan_here
 from servolt.workload import Workload
@@ -52,3 +52,14 @@ def test_a_card_of_two_sizes_is_the_smaller_and_that_is_said(folders: Folders) -
     plan = plan_for(asked, Workload(), folders)
     assert plan.accelerator.name == "A100 SXM4 40GB"
     assert "A100 SXM4 80GB" in next(one.message for one in plan.problems if one.code == "accelerator_size")
+
+
+@pytest.mark.parametrize(("name", "stored"), [("llama3.1:8b", "q4_k"), ("llama3.1:8b-instruct-q8_0", "q8_0")])
+def test_a_tag_of_ollama_without_a_format_is_stored_as_its_library_stores_it(
+    folders: Folders, name: str, stored: str
+) -> None:
+    asked = Deployment(model=name, engine="ollama", hardware=Hardware(accelerator="RTX 3090"))
+    plan = plan_for(asked, Workload(), folders)
+    assert plan.deployment.engine == "llamacpp"
+    assert plan.model.quantization == stored
+    assert plan.problems[0].code == "engine_inside"

@@ -14,6 +14,7 @@ from servolt.document import Problem
 from servolt.errors import InvalidInputError, ServoltError
 from servolt.gpu import Accelerator
 from servolt.model import Model
+from servolt.model.quantization import words_of
 from servolt.plan import KnownPoint, Plan, make_plan
 from servolt.settings import Folders
 from servolt.sources import find_model, find_or_guess
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["accelerator_of", "plan_for", "plan_here", "with_plugins"]
 
 _MEMORY = re.compile(r"\s*\d+ ?GB")
+OLLAMA_DEFAULT = "q4_k_m"  # of tags that name no format, in Ollama's library
 RUN_LLAMACPP = frozenset({"ollama", "lmstudio", "llamafile", "koboldcpp"})
 
 
@@ -91,13 +93,19 @@ def _as_engine_inside(deployment: Deployment) -> tuple[Deployment, tuple[Problem
     """Ollama and its like start llama.cpp, and take what it takes; their versions are not its versions."""
     if deployment.engine.lower().replace(" ", "") not in RUN_LLAMACPP:
         return deployment, ()
+    changed = {"engine": "llamacpp", "engine_version": None}
+    asked = Deployment.of(deployment.model).quantization or ""
+    is_named = deployment.quantization is not None or words_of(asked) or words_of(deployment.model)
+    if not is_named and not Path(deployment.model).expanduser().exists():
+        changed["quantization"] = OLLAMA_DEFAULT
+    weights = f", weights as {OLLAMA_DEFAULT}, its library's usual ones" if "quantization" in changed else ""
     said = Problem(
         code="engine_inside",
         severity="note",
-        message=f"{deployment.engine} runs llama.cpp: planned as that, with llama.cpp's own defaults.",
-        remedy=f"Set max_model_len and max_num_seqs to what {deployment.engine} is set to.",
+        message=f"{deployment.engine} runs llama.cpp: planned as that, with llama.cpp's own defaults{weights}.",
+        remedy=f"Set max_model_len, max_num_seqs and quantization to what {deployment.engine} is set to.",
     )
-    return deployment.model_copy(update={"engine": "llamacpp", "engine_version": None}), (said,)
+    return deployment.model_copy(update=changed), (said,)
 
 
 def _with_draft(deployment: Deployment, model: Model) -> tuple[Model, tuple[Problem, ...]]:
