@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 from servolt.document import Value
 from servolt.errors import InvalidInputError
 
-__all__ = ["HOURS_PER_YEAR", "Economy", "costs_of"]
+__all__ = ["HOURS_PER_YEAR", "Economy", "costs_of", "costs_said"]
 
 HOURS_PER_YEAR = 365.25 * 24
 JOULES_PER_KWH = 3.6e6
@@ -69,6 +69,27 @@ def costs_of(
         grams = None if kilowatts is None else kilowatts * economy.carbon_g_per_kwh
         found["carbon_per_million_output_tokens"] = None if grams is None else grams / tokens_per_hour * 1e6
     return found
+
+
+def costs_said(economy: Economy, power_w: float | None, output_throughput: float, devices: int) -> Mapping[str, str]:
+    """How each of `costs_of` comes about, with its values."""
+    mean_w = _mean_power_w(economy, power_w, devices)
+    energy = "" if mean_w is None else f"{mean_w / 1e3:.6g} kW x PUE {economy.pue:g}"
+    tokens = f"({output_throughput:.6g} tokens/s x 3600 s x {economy.utilisation:g} of the time)"
+    hourly = f"{economy.usd_per_device_hour:g} USD/h x {devices}" if economy.usd_per_device_hour is not None else ""
+    if economy.capital_usd is not None:
+        hourly = f"{economy.capital_usd:g} USD / ({economy.lifetime_years:g} years x {HOURS_PER_YEAR:g} h) x {devices}"
+    if economy.usd_per_device_hour is None and economy.electricity_usd_per_kwh is not None and energy:
+        hourly += f"{' + ' if hourly else ''}{energy} x {economy.electricity_usd_per_kwh:g} USD/kWh"
+    source = f"; {economy.source}"
+    grams = (
+        "" if economy.carbon_g_per_kwh is None else f"{energy} x {economy.carbon_g_per_kwh:g} g/kWh / {tokens} x 1e6"
+    )
+    return {
+        "cost_per_hour": (hourly or "not priced") + source,
+        "cost_per_million_output_tokens": f"({hourly or 'not priced'}) / {tokens} x 1e6{source}",
+        "carbon_per_million_output_tokens": grams + source,
+    }
 
 
 def _mean_power_w(economy: Economy, power_w: float | None, devices: int) -> float | None:

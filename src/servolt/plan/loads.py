@@ -12,7 +12,7 @@ from servolt.model import Model
 from servolt.plan.adjustment import Adjustment, At, adjustment, at
 from servolt.plan.arrivals import lengths_of, requests_of
 from servolt.plan.correction import KnownPoint, Shift
-from servolt.plan.cost import Economy, costs_of
+from servolt.plan.cost import Economy, costs_of, costs_said
 from servolt.plan.holding import Holding, holding_of
 from servolt.plan.idle import Draw, busy_share, draw_of, idle_w
 from servolt.plan.memory import Budget
@@ -20,9 +20,20 @@ from servolt.plan.plan import CurvePoint, StepTerm
 from servolt.plan.plausibility import bounds_of
 from servolt.plan.playing import Fitted, Limits, Played, play_closed, play_open
 from servolt.plan.power import power_w
+from servolt.plan.reckoning import in_step, load_time_said, power_said, prefill_said, tpot_said, ttft_said
 from servolt.plan.roofline import DEFAULT_BATCH_TOKENS, roofline_of
 from servolt.plan.spreads import factors_of
-from servolt.plan.steady import Saturation, Steady, at_request_rate, load_time_s, saturation, steady
+from servolt.plan.steady import (
+    STORAGE_BYTES_PER_S,
+    Saturation,
+    Steady,
+    Times,
+    at_request_rate,
+    load_time_s,
+    saturation,
+    steady,
+    times_of,
+)
 from servolt.workload import LoadPoint, Slo, Workload
 
 __all__ = ["Load", "LoadPlanner"]
@@ -187,8 +198,14 @@ class LoadPlanner:
         sequences = found.state.running / self._law.work.replicas
         terms = list(self._law.decode_terms(sequences, found.input_len + found.output_len / 2))
         total = sum(term.seconds for term in terms) or 1.0
+        said = in_step(self._law, sequences, found.input_len + found.output_len / 2)
         return tuple(
-            StepTerm(name=term.name, seconds=term.seconds, share=term.seconds / total, formula=term.formula)
+            StepTerm(
+                name=term.name,
+                seconds=term.seconds,
+                share=term.seconds / total,
+                formula=said.get(term.name, term.formula),
+            )
             for term in terms
             if term.seconds > 0
         )
@@ -310,27 +327,39 @@ class LoadPlanner:
         state = learnt.state(load.at)
         played = self.played(load, learnt)
         if played is None:
-            yield from self._times(load, state)
+            yield from self._times(load, state, learnt)
         else:
             state = _as_played(self._workload, load, state, played, int(self._law.work.replicas))
-            yield _Figure("ttft_cold", state.ttft_cold)
+            yield self._cold(load, state, learnt.factor("ttft", load.at))
             yield from self._played_figures(played, state)
         yield _Figure("output_throughput", state.output_throughput)
-        yield _Figure("request_throughput", state.request_throughput)
+        yield _Figure("request_throughput", state.request_throughput, self._rate_said(load, state))
         yield _Figure("total_throughput", state.total_throughput)
         if load.at.output_len > 1:
             if played is None:
-                yield _Figure("tpot", state.tpot)
+                yield _Figure("tpot", state.tpot, tpot_said(self._split(load), learnt.factor("tpot", load.at)))
             yield _Figure("itl", state.itl)
-            yield _Figure("decode_throughput", state.running / state.tpot)
-        yield _Figure("prefill_throughput", state.prefill_throughput)
+            running = (
+                None if self._workload.arrival == "closed" else f"{state.running:.6g} run / tpot {state.tpot:.6g} s"
+            )
+            yield _Figure("decode_throughput", state.running / state.tpot, running)
+        prefill = prefill_said(self._law, load.at.input_len, learnt.factor("prefill_throughput", load.at))
+        yield _Figure("prefill_throughput", state.prefill_throughput, prefill)
         yield from self._limits(learnt)
         yield from self._kept()
         rank = self._memory.fullest
-        yield _Figure("load_time", load_time_s(self._deployment.engine, float(rank.weights_bytes * rank.ranks)))
+        weights, engine = float(rank.weights_bytes * rank.ranks), self._deployment.engine
+        said = load_time_said(weights, STORAGE_BYTES_PER_S, load_time_s(engine, 0.0))
+        yield _Figure("load_time", load_time_s(engine, weights), said)
         yield from self._power(load, state, learnt)
 
-    def _times(self, load: Load, state: Steady) -> Iterator[_Figure]:
+    def _split(self, load: Load) -> Times:
+        """The state's times by their parts."""
+        asked, found = self._workload, load.at
+        limits = self._tokens(asked), float(self._memory.max_num_seqs)
+        return times_of(self._law, found.input_len, found.output_len, found.state.concurrency, *limits)
+
+    def _times(self, load: Load, state: Steady, learnt: Adjustment) -> Iterator[_Figure]:
         """Of an overload, only what does not grow without end."""
         endless = None
         if load.offered is not None and self._workload.max_concurrency is None:
@@ -342,14 +371,25 @@ class LoadPlanner:
         sent = None
         if load.offered is not None and endless is None:
             sent = "from when the client sends it: requests wait in the client as long as the load lasts"
-        yield _Figure("ttft", None if endless else state.ttft, endless or sent)
-        yield _Figure("ttft_cold", state.ttft_cold)
+        factor = learnt.factor("ttft", load.at)
+        said = ttft_said(self._law, self._split(load), load.at.input_len, factor)
+        yield _Figure("ttft", None if endless else state.ttft, endless or (f"{said}; {sent}" if sent else said))
+        yield self._cold(load, state, factor)
         yield _Figure("e2el", None if endless else state.e2el, endless or sent)
+
+    def _cold(self, load: Load, state: Steady, factor: float) -> _Figure:
+        request_s, alone = self._law.constants.request_s, self._law.prefill_s(load.at.input_len)
+        said = f"request {request_s:.5g} s + prompt {alone:.5g} s" + (f" x {factor:.5g}" if factor != 1.0 else "")
+        return _Figure("ttft_cold", state.ttft_cold, said)
 
     def _limits(self, learnt: Adjustment) -> Iterator[_Figure]:
         """Where more streams gain nothing, and the rate that comes to."""
         most = self._most(self._workload, self._slo)
         reason = f"bound by {most.limit.replace('_', ' ')}"
+        if most.limit == "kv_capacity" and self._room is not None:
+            held = self._workload.input_len + self._workload.output_len / 2
+            tokens = self._tokens(self._workload) or self._room
+            reason += f": {tokens:,.0f} tokens / {held:,.6g} of a request x {self._law.work.replicas:g} copies"
         yield _Figure("saturation_concurrency", most.concurrency, reason)
         if most.concurrency > 0:
             there = learnt.state(self._at(self._workload, self._closed(self._workload, most.concurrency)))
@@ -367,29 +407,50 @@ class LoadPlanner:
 
     def _power(self, load: Load, state: Steady, learnt: Adjustment) -> Iterator[_Figure]:
         watts, found = None, load.at
-        yield _Figure("utilisation", self._draw(self._workload, found, state, 0.0).busy)
+        yield _Figure("utilisation", self._draw(self._workload, found, state, 0.0).busy, self._busy_said(found, state))
         if self._accelerator.tdp_w is None:
             yield _Figure("power", None, f"the power limit of {self._accelerator.name} is not known")
         else:
             busy_w = power_w(self._law, found.state, self._accelerator) * learnt.factor("power", found)
             draw = self._draw(self._workload, found, state, busy_w)
             watts = draw.mean_w
-            yield _Figure("power", watts, self._waits(draw))
+            said = power_said(self._law, found.state, self._accelerator, draw, learnt.factor("power", found))
+            yield _Figure("power", watts, f"{said}; {waits}" if (waits := self._waits(draw)) else said)
             yield _Figure("energy_per_output_token", watts / state.output_throughput)
             yield _Figure("energy_per_request", watts / state.request_throughput)
-            yield _Figure("idle_energy_share", draw.idle_share)
+            waits = f"{draw.waiting_w:.5g} W of idle time / {draw.mean_w:.5g} W"
+            yield _Figure("idle_energy_share", draw.idle_share, waits)
         if self._economy is not None:
             costs = costs_of(self._economy, watts, state.output_throughput, self._accelerator.count)
+            said_of = costs_said(self._economy, watts, state.output_throughput, self._accelerator.count)
             for metric, value in costs.items():
-                yield _Figure(metric, value, self._economy.source)
+                yield _Figure(metric, value, said_of[metric])
+
+    def _rate_said(self, load: Load, state: Steady) -> str | None:
+        """Of an open loop; a closed one's is its streams over the seconds of a request."""
+        if self._workload.arrival == "closed":
+            return None
+        if load.offered is None:
+            return f"{load.at.request_rate:g} requests/s come, and as many leave"
+        e2el = state.ttft + (load.at.output_len - 1) * state.tpot
+        return f"{state.concurrency:.6g} in flight / {e2el:.6g} s from the engine's queue to the end"
+
+    def _busy_said(self, load: At, state: Steady) -> str:
+        work, each = self._law.work, state.concurrency / self._law.work.replicas
+        used = f"{work.replicas * work.stages * work.devices:g} of {self._accelerator.count} devices are used"
+        if load.request_rate is None:
+            return f"a load that never ends: {each:.4g} requests for each copy, {used}"
+        if self._workload.arrival == "constant":
+            return f"{each:.5g} requests in a copy on average, {used}"
+        return (
+            f"1 - exp(-{each:.5g} requests in a copy / {self._workload.arrives_together:g} that come at once), {used}"
+        )
 
     def _waits(self, draw: Draw) -> str | None:
         if draw.busy == 1.0:
             return None
-        return (
-            f"{draw.busy:.4g} of the time at {draw.busy_w:.5g} W with work, the rest at {draw.idle_w:.4g} W "
-            f"({idle_w(self._accelerator)[1]}): {draw.idle_share:.1%} of the joules are idle".replace("%", " %")
-        )
+        idle = f"{draw.idle_share:.1%}".replace("%", " %")
+        return f"idle by {idle_w(self._accelerator)[1]}: {idle} of the joules are idle"
 
     def _estimate(self, one: _Figure, point: LoadPoint, load: At, learnt: Adjustment) -> Estimate:
         basis: Basis = "formula"

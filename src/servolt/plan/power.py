@@ -5,12 +5,13 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from typing import NamedTuple
 
 from servolt.gpu import Accelerator
 from servolt.plan.roofline import RooflineLaw, least
 from servolt.plan.steady import Steady
 
-__all__ = ["power_w", "share_drawn"]
+__all__ = ["Drawn", "drawn_by", "power_w", "share_drawn"]
 
 
 def power_w(law: RooflineLaw, state: Steady, accelerator: Accelerator) -> float:
@@ -20,6 +21,26 @@ def power_w(law: RooflineLaw, state: Steady, accelerator: Accelerator) -> float:
     token_s = min(state.concurrency, state.running) / state.output_throughput  # of those that wait nothing is computed
     share = share_drawn(_constants(), *busy, token_s)
     return (accelerator.tdp_w or 0.0) * accelerator.count * share
+
+
+class Drawn(NamedTuple):
+    """The constants, and the shares of the time in which memory is read and arithmetic is done."""
+
+    floor: float
+    memory: float
+    arithmetic: float
+    read: float
+    computed: float
+
+
+def drawn_by(law: RooflineLaw, state: Steady) -> Drawn:
+    """What `power_w` is made of."""
+    table = _constants()
+    context = (state.total_throughput - state.output_throughput / 2) / state.request_throughput
+    read_s, compute_s = law.busy_s(state.running / law.work.replicas, context)
+    token_s = min(state.concurrency, state.running) / state.output_throughput
+    shares = min(1.0, read_s / token_s), min(1.0, compute_s / token_s)
+    return Drawn(table["floor"], table["memory"], table["arithmetic"], *shares)
 
 
 def share_drawn(constants: Mapping[str, float], read_s: float, compute_s: float, token_s: float) -> float:

@@ -66,6 +66,11 @@ class RooflineLaw:
         read_s, flop_s = self._sides(sequences, context)[places[name]]
         return flop_s > read_s
 
+    def sides(self, sequences: float, context: float) -> list[tuple[float, float]]:
+        """Of each of DECODE_TERMS but drafting, seconds of memory (or of what has one side) and of arithmetic, for a
+        step of all tokens that are checked."""
+        return self._sides(sequences, context)
+
     def busy_s(self, sequences: float, context: float) -> tuple[float, float]:
         """Of a decode step, seconds in which memory is read, and in which arithmetic is done, at rates as reached."""
         sides = self._sides(sequences, context)[:3]
@@ -146,6 +151,24 @@ class RooflineLaw:
         once = _greater(passes * read_s, compute_s, rates.overlap) + passes * self._prompt_layers_s()
         attended = prompt_tokens * self._attended_s(prompt_context)
         return (once + attended + tokens * work.link_s / rates.prompt_link) * behind + rates.step_s + work.host_s
+
+    def prompt_terms(self, tokens: float) -> dict[str, float]:
+        """The addends of `prefill_s`."""
+        work, rates = self.work, self.constants
+        passes = 1.0 + tokens / self._batch_tokens - least(1.0, tokens / self._batch_tokens)
+        behind = (passes + work.stages - 1.0) / (passes * work.stages)
+        touched_share = touched(work.expert_share, tokens, rates.routing)
+        read = _over(work.dense_bytes, rates.dense_bandwidth)
+        read += touched_share * _over(work.expert_bytes, rates.expert_bandwidth)
+        read_s, compute_s = passes * read / work.bandwidth_bytes_per_s, self._compute_s(tokens, 1.0)
+        return {
+            f"weights in {passes:.4g} passes, read in {read_s:.5g} s and arithmetic in {compute_s:.5g} s": behind
+            * _greater(read_s, compute_s, rates.overlap),
+            "layers": behind * passes * self._prompt_layers_s(),
+            "attention": behind * tokens * self._attended_s(tokens / 2),
+            "messages": behind * tokens * work.link_s / rates.prompt_link,
+            "step and text": rates.step_s + work.host_s + rates.sequence_s,
+        }
 
     def prompt_s(self, tokens: float, context: float | None = None) -> float:
         """What a prompt, or a part of one at a mean context, adds to steps that run anyway: its arithmetic, without the

@@ -9,6 +9,7 @@ from servolt.plan.work import Work
 from servolt.workload import Slo
 
 __all__ = [
+    "STORAGE_BYTES_PER_S",
     "Bottleneck",
     "Saturation",
     "Steady",
