@@ -79,3 +79,17 @@ def test_what_can_not_be_done_is_a_usage_error(servolt: Run, args: list[str], sa
 def test_the_store_is_a_document_with_a_schema(servolt: Run) -> None:
     schema = json.loads(servolt("schema", "known").stdout)
     assert "memory" in schema["properties"]
+
+
+def test_a_folder_of_results_is_read_whole_and_the_device_stands_beside(servolt: Run, tmp_path: Path) -> None:
+    run = {"completed": 8, "total_input_tokens": 4096, "total_output_tokens": 1024, "request_rate": "inf"}
+    for streams in (4, 8):
+        plain = {**run, "max_concurrency": streams, "median_tpot_ms": 0.9}
+        (tmp_path / f"c{streams}.json").write_text(json.dumps(plain))
+    result = servolt("calibrate", "guide", "--accelerator", "H100", "--import", str(tmp_path), "--format", "csv")
+    assert result.returncode == 0, result.stderr
+    assert "tpot 0.0009 at c=4" in result.stdout
+    assert "tpot 0.0009 at c=8" in result.stdout
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "holds no results" in servolt("calibrate", "--import", str(empty)).stderr

@@ -30,7 +30,13 @@ GRAPHS = (
 @click.command()
 @click.argument("model", required=False, shell_complete=complete_model)
 @click.option("--log", type=FILE, help="Learn from an engine's start-up log: vLLM, SGLang or llama.cpp.")
-@click.option("--import", "results", type=FILE, help="Learn from results: CSV, JSON, or a measurement of servolt.")
+@click.option(
+    "--import",
+    "results",
+    type=click.Path(path_type=Path),
+    help="Learn from results: CSV, JSON, measurements of servolt, what vllm bench, sglang.bench_serving, llama-bench "
+    "or GuideLLM wrote, or a folder of them.",
+)
 @click.option("--list", "listed", is_flag=True, help="List what is known.")
 @click.option("--forget", multiple=True, metavar="ID", help="Drop what is known under this id, or all.")
 @click.option("--unverified", is_flag=True, help="Of others: may widen intervals, and never narrows one.")
@@ -63,7 +69,7 @@ def command(
     if log is not None:
         _learn(log, _given(model, deployment_file, flags), not unverified, force, out)
     elif results is not None:
-        _import(results, not unverified, out)
+        _import(results, _given(model, deployment_file, flags), not unverified, out)
     elif listed:
         _list(out)
     else:
@@ -152,16 +158,31 @@ def _ratio(row: Mapping[str, Any]) -> str:
     return "" if row["ratio"] is None else f"{row['ratio']:.3f}"
 
 
-def _import(path: Path, verified: bool, out: Output) -> None:
-    from servolt.study.imported import read_results
+def _import(path: Path, given: Mapping[str, Any], verified: bool, out: Output) -> None:
+    from servolt.study.imported import Imported, read_results
     from servolt.study.learn import keep, now, read_text
 
-    try:
-        found = read_results(read_text(path), date=now(), provenance=path.name, verified=verified)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"{path}: {error.cause}", error.remedy) from error
+    found = Imported((), (), ())
+    for file in _files(path):
+        try:
+            one = read_results(read_text(file), date=now(), provenance=file.name, verified=verified, given=given)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{file}: {error.cause}", error.remedy) from error
+        found = Imported(found.memory + one.memory, found.speeds + one.speeds, found.problems + one.problems)
     known = keep(settings.folders(), *found.memory, *found.speeds)
     _show(known, {*(one.id for one in found.memory), *(one.id for one in found.speeds)}, out, found.problems)
+
+
+def _files(path: Path) -> "Sequence[Path]":
+    """Of a folder all results: the measurements where servolt keeps its own there."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(path.rglob("measurement.json")) or sorted(
+        file for file in path.rglob("*") if file.suffix in (".csv", ".json", ".jsonl")
+    )
+    if not found:
+        raise InvalidInputError(f"{path} holds no results.", "Name a folder with CSV, JSON or JSON lines.")
+    return found
 
 
 def _list(out: Output) -> None:

@@ -21,6 +21,7 @@ from servolt.plan.known import KnownMemory, KnownSpeed, LoggedTerm, conditions_o
 from servolt.plan.memory import TermName
 from servolt.plan.memory.emulate import budget_of
 from servolt.sources import find_model
+from servolt.study.foreign import rows_of
 from servolt.workload import Workload
 
 __all__ = ["Imported", "read_results"]
@@ -96,8 +97,11 @@ class _Case(NamedTuple):
     model: Model | None
 
 
-def read_results(text: str, *, date: str, provenance: str, verified: bool) -> Imported:
-    """From CSV with a head line, a JSON list of rows, or measurements of servolt (one, or a list of them).
+def read_results(
+    text: str, *, date: str, provenance: str, verified: bool, given: Mapping[str, Any] | None = None
+) -> Imported:
+    """From CSV with a head line, a JSON list of rows or a row on each line, measurements of servolt, or what other
+    programs write (see study/foreign.py). `given` are fields of the deployment that its rows don't tell.
 
     Columns are a deployment's fields, accelerator, count, input_len, output_len, concurrency or request_rate, and
     metrics in their own units or with the ending _ms; terms of memory end in _gib. Raises InvalidInputError that names
@@ -105,9 +109,10 @@ def read_results(text: str, *, date: str, provenance: str, verified: bool) -> Im
     """
     said = {"date": date, "provenance": provenance, "verified": verified, "tool_version": __version__}
     reader = _Reader(said)
+    beside = _beside(given or {})
     for place, row in enumerate(_rows(text), start=1):
         try:
-            reader.read(row)
+            reader.read(row, beside)
         except InvalidInputError as error:
             raise InvalidInputError(f"row {place}: {error.cause}", error.remedy) from error
     if not reader.memory and not reader.speeds:
@@ -116,13 +121,17 @@ def read_results(text: str, *, date: str, provenance: str, verified: bool) -> Im
     return Imported(tuple(reader.memory), tuple(reader.speeds), tuple(reader.problems.values()))
 
 
+def _beside(given: Mapping[str, Any]) -> dict[str, Any]:
+    """As a row has it."""
+    hardware = given.get("hardware") or {}
+    row = {name: value for name, value in given.items() if name != "hardware"}
+    return row | {name: hardware[name] for name in ("accelerator", "count") if name in hardware}
+
+
 def _rows(text: str) -> Sequence[Mapping[str, Any]]:
-    stripped = text.lstrip()
+    stripped = text.strip()
     if stripped.startswith(("[", "{")):
-        try:
-            plain = json.loads(stripped)
-        except ValueError as error:
-            raise InvalidInputError(f"it is not JSON: {error}.", "Correct the file, or write CSV.") from error
+        plain = _json(stripped)
         listed = plain if isinstance(plain, list) else plain.get("items", [plain])
         if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
             raise InvalidInputError("it is no list of rows.", "Write a list of objects.")
@@ -136,6 +145,17 @@ def _rows(text: str) -> Sequence[Mapping[str, Any]]:
     return rows
 
 
+def _json(text: str) -> Any:
+    """One value, or an object on each line."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        try:
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+        except ValueError:
+            raise InvalidInputError(f"it is not JSON: {error}.", "Correct the file, or write CSV.") from error
+
+
 class _Reader:
     def __init__(self, said: Mapping[str, Any]) -> None:
         self._said = said
@@ -144,10 +164,20 @@ class _Reader:
         self.speeds: list[KnownSpeed] = []
         self.problems: dict[str, Problem] = {}
 
-    def read(self, row: Mapping[str, Any]) -> None:
+    def read(self, row: Mapping[str, Any], beside: Mapping[str, Any]) -> None:
+        """What stands beside the rows fills them up; a server's own name for its model is no model."""
         if str(row.get("schema", "")).startswith("servolt.measurement/"):
             self._measurement(Measurement.from_plain(dict(row)))
             return
+        foreign = rows_of(row)
+        if foreign is None:
+            self._row({**beside, **row})
+            return
+        for one in foreign:
+            named = {name: value for name, value in beside.items() if name == "model" or name not in one}
+            self._row({**one, **named})
+
+    def _row(self, row: Mapping[str, Any]) -> None:
         named = {FIELDS.get(name.strip().lower(), name.strip().lower()): value for name, value in row.items() if name}
         stated = {name: value for name, value in named.items() if str(value).strip().lower() not in NOT_ASKED}
         if value := stated.pop("value", None):  # one metric a row: metric, workload, value
@@ -160,7 +190,11 @@ class _Reader:
     def _case(self, stated: Mapping[str, Any]) -> _Case:
         if "model" not in stated or "accelerator" not in stated:
             missing = "model" if "model" not in stated else "accelerator"
-            raise InvalidInputError(f"it has no {missing}.", "Each row names its model and its accelerator.")
+            raise InvalidInputError(
+                f"it has no {missing}.",
+                "Each row names its model and its accelerator, or they stand beside: servolt calibrate MODEL "
+                "--accelerator NAME --import FILE.",
+            )
         fields = {name: value for name, value in stated.items() if name in Deployment.model_fields}
         parallel = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "expert_parallel_size")
         fields |= {name: round(_number(name, fields[name])) for name in parallel if name in fields}
