@@ -282,6 +282,18 @@ def test_what_was_measured_of_a_configuration_is_what_is_chosen_by() -> None:
     assert again.choice.figures["tpot"].value == pytest.approx(slow.value, rel=0.1)
 
 
+def test_streams_that_only_wait_are_not_added() -> None:
+    """Beyond what the pool holds, a request takes longer and no more of them come."""
+    asked = space(accelerators=(SMALL,), counts=(1,), quantizations=(None,), loads=(16, 64, 256, 1024))
+    scorer = Scorer(WORK, Constraints(), PRICES, budget_of, loads=asked.loads)
+    for candidate in candidates_of(asked):
+        states = [one.state for one in scorer.outcomes(0, candidate) if one.state is not None]
+        rates = [state.output_throughput for state in states]
+        assert states
+        assert all(state.waiting_s == 0 for state in states[:-1])
+        assert states[-1].waiting_s == 0 or rates[-1] > 1.03 * rates[-2]
+
+
 def test_speculation_is_tried_with_the_acceptance_that_is_stated() -> None:
     """At one stream a step takes the bytes of the weights: two tokens accepted of two drafted by n-grams make it three
     tokens for one, and the prompt's time stays."""

@@ -26,6 +26,7 @@ __all__ = ["Outcome", "Room", "Scorer"]
 
 BudgetOf = Callable[[Deployment, Model, Accelerator], Budget]
 
+GAINED = 1.03  # of the throughput, what more streams must give where some of them wait
 NEAR = 1e-3  # of the streams at a request rate
 TRIES = 30
 # Where a bound on times breaks between two loads that are tried, the load at which it does is found to a tenth, and
@@ -156,6 +157,8 @@ class Scorer:
         kept = None
         for load in self._loads:
             outcome = self._outcome(place, candidate, room, law, learnt, load)
+            if kept is not None and _only_waits(outcome, kept):
+                break
             yield outcome
             if outcome.state is None or outcome.state.waiting_s > 0 or _breaks(outcome):
                 break
@@ -321,6 +324,13 @@ def _strain(limits: Constraints, state: Steady) -> float:
     for value, bound in ((state.ttft, slo.ttft), (state.tpot, slo.tpot), (state.e2el, slo.e2el)):
         found = max(found, value / bound) if bound is not None else found
     return found
+
+
+def _only_waits(outcome: Outcome, fewer: Outcome) -> bool:
+    """Whether what more streams add stands in a queue: answers take longer, and no more of them come."""
+    if outcome.state is None or not outcome.state.waiting_s:
+        return False
+    return outcome.throughput_per_device < GAINED * fewer.throughput_per_device
 
 
 def _breaks(outcome: Outcome) -> bool:
