@@ -11,7 +11,7 @@ ifneq ($(shell $(BIN)/python -c '$(CHECK)' 2>/dev/null),True)
 $(shell rm -f $(STAMP))
 endif
 
-.PHONY: demo test check unit slow format lock guide benchmarks clean
+.PHONY: demo test check unit slow engines-test format lock guide benchmarks clean
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -26,10 +26,15 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 unit: $(STAMP)
-	$(BIN)/pytest -m "not slow" -n 2 --dist loadgroup
+	$(BIN)/pytest -m "not slow and not engines" -n 2 --dist loadgroup
 
 slow: $(STAMP)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "slow and not engines"
+
+# Commands read by the engines' own parsers, each in an environment of its own outside the checkout (3.5 GB, kept).
+engines-test: $(STAMP)
+	$(BIN)/python -m tools.engine_envs
+	$(BIN)/pytest -m engines -n 2 --dist loadgroup
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -224,6 +224,13 @@ VALUES = strict(
     ["servingEngineSpec"],
     servingEngineSpec=some(
         enableEngine={"type": "boolean"},
+        startupProbe=some(
+            httpGet=strict(["path", "port"], path=STRING, port=PORT),
+            initialDelaySeconds=COUNT,
+            periodSeconds=COUNT,
+            failureThreshold=COUNT,
+        ),
+        strategy=some(type={"enum": ["Recreate", "RollingUpdate"]}),
         modelSpec=listed(
             strict(
                 ["name", "repository", "tag", "modelURL", "replicaCount", "requestCPU", "requestMemory"],

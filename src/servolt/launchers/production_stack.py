@@ -1,5 +1,6 @@
 """Values for the chart of vLLM's production stack."""
 
+import math
 from typing import Any, ClassVar
 
 from servolt.command import Command
@@ -12,9 +13,10 @@ from servolt.launchers.manifest import (
     one_machine,
     only,
     refusal,
+    start_limit_s,
     yaml_text,
 )
-from servolt.launchers.pods import HUB_SECRET, SHARED_MEMORY
+from servolt.launchers.pods import HUB_SECRET, PERIOD_S, SHARED_MEMORY
 
 __all__ = ["ProductionStack"]
 
@@ -68,7 +70,24 @@ class ProductionStack(Manifest):
         }
         # The chart's reference can't be optional: without the secret no pod starts.
         need = f"# the secret {HUB_SECRET} with the Hub's token under the key token has to be there\n"
-        return need + yaml_text({"servingEngineSpec": {"enableEngine": True, "modelSpec": [model]}})
+        engine = {
+            "enableEngine": True,
+            "startupProbe": _startup(command),
+            # A second pod beside the first would wait for devices that the first one holds.
+            "strategy": {"type": "Recreate"},
+            "modelSpec": [model],
+        }
+        return need + yaml_text({"servingEngineSpec": engine})
+
+
+def _startup(command: Command) -> dict[str, Any]:
+    """The chart's own gives every model ten minutes."""
+    return {
+        "httpGet": {"path": command.ready_path, "port": 8000},  # the chart's port, whatever was planned
+        "initialDelaySeconds": PERIOD_S,
+        "periodSeconds": PERIOD_S,
+        "failureThreshold": math.ceil(start_limit_s(command) / PERIOD_S),
+    }
 
 
 def _config(command: Command) -> dict[str, Any]:
