@@ -64,3 +64,23 @@ def test_the_command_is_a_document_that_can_be_read_back(servolt: Run) -> None:
     text = servolt(*VLLM, "--export", "json").stdout
     assert json.loads(text)["schema"] == "servolt.command/1"
     assert Command.from_json(text).devices is not None
+
+
+@pytest.mark.parametrize(
+    ("given", "option", "words"),
+    [
+        (VLLM, "max_model_len", "--max-model-len 8000"),
+        (VLLM, "--max-model-len", "--max-model-len 8000"),
+        (["plan", "guide", "--engine", "llamacpp"], "max_num_seqs", "-np 2 -c 16000"),
+    ],
+)
+def test_one_option_is_exported_alone(given: list[str], option: str, words: str) -> None:
+    more = ["--max-model-len", "8k", "--max-num-seqs", "2", "--export", "shell", "--only", option]
+    assert servolt(*given, *more).stdout == f"{words}\n"
+
+
+def test_an_option_that_is_not_in_the_command_is_an_error_that_says_what_is() -> None:
+    result = servolt(*VLLM, "--max-model-len", "8k", "--export", "shell", "--only", "block_size")
+    assert result.returncode == 2
+    assert "It has --max-model-len" in result.stderr
+    assert servolt(*VLLM, "--export", "docker", "--only", "block_size").returncode == 2

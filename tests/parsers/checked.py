@@ -31,12 +31,12 @@ WITH = {
     "ray-serve": "`ServeDeploySchema` and `LLMConfig` of PyPI `ray` {ray}, and vLLM's `AsyncEngineArgs`",
     "rayservice": "the file inside as for ray-serve; pods by Kubernetes' schemas; the rest by fields of KubeRay's "
     "sample, written by hand",
-    "skypilot": "`Task.from_yaml_config` of PyPI `skypilot` {skypilot}",
+    "skypilot": "`Task.from_yaml_config` of PyPI `skypilot` {skypilot}; names of accelerators are not checked",
     "production-stack": "fields of the chart's `values.schema.json`, written by hand; not by Helm",
     "systemd": "`systemd-analyze verify`, where it is installed",
     "env": "a shell runs it as its head says",
     "vllm-config": "`vllm serve --config` itself",
-    "modelfile": "PyPI `owist-modelfile-lint` {owist-modelfile-lint}; not by Ollama",
+    "modelfile": "PyPI `owist-modelfile-lint` {owist-modelfile-lint}, which is not Ollama",
     "llama-swap": "fields of its `config-schema.json`, written by hand; not by llama-swap",
 }
 ENGINES = {

@@ -2,13 +2,14 @@
 
 import random
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from servolt import registry
 from servolt.catalogue import find_accelerator
+from servolt.cli.rendered import read_back
 from servolt.command import Command
 from servolt.deployment import Deployment
-from servolt.engines.flags import versions
 from servolt.errors import InvalidInputError
 from servolt.gpu import Accelerator
 from servolt.model import Model, model_from_config
@@ -181,17 +182,20 @@ def _drawn(draw: random.Random, field: str) -> dict[str, Any]:
     return {**BESIDE.get(field, {}), field: draw.choice(VALUES[field])}
 
 
-def commands(engine: str, version: str | None = None, accelerator: str = ACCELERATORS[0]) -> list[Command]:
-    """Of every deployment in the matrix that this version of the engine can have; settings that it lacks are taken
-    away from a mix one by one, so that what is left is tried."""
+@cache
+def commands(
+    engine: str, version: str | None = None, accelerator: str = ACCELERATORS[0], step: int = 1
+) -> tuple[Command, ...]:
+    """Of every deployment in the matrix, or every `step`th from the last, that this version of the engine can have;
+    settings that it lacks are taken away from a mix one by one, so that what is left is tried."""
     device = find_accelerator(accelerator)
     model = _model(engine)
     found: dict[tuple[str, ...], Command] = {}
-    for asked in settings(engine):
+    for asked in list(settings(engine))[::-step][::-1]:
         command = _command(engine, version, asked, model, device)
         if command is not None:
             found.setdefault(command.argv, command)
-    return list(found.values())
+    return tuple(found.values())
 
 
 def _model(engine: str) -> Model:
@@ -227,12 +231,9 @@ def _command(
         command = adapter.command(deployment, model)
     except InvalidInputError as error:  # what problems() does not say
         raise AssertionError(f"{engine} {version} with {left}: {error}") from error
-    return command.on(device).model_copy(update={"header": HEADER, "load_s": 90.0})
+    placed = command.on(device).model_copy(update={"header": HEADER, "load_s": 90.0})
+    return placed if placed.options else placed.model_copy(update={"options": read_back(placed)})
 
 
 def _told(problem: Any) -> str:
     return f"{problem.message} {problem.remedy}"
-
-
-def newest(engine: str) -> str:
-    return versions(engine)[-1]

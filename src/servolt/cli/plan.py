@@ -14,7 +14,7 @@ from servolt.cli.economy import economy_options
 from servolt.cli.figures import figure_options
 from servolt.cli.optimise import Goals, goal_options, show_answer
 from servolt.cli.output import Output, output_options
-from servolt.cli.rendered import TARGETS, rendered
+from servolt.cli.rendered import TARGETS, one_option, rendered
 from servolt.cli.workload import workload_options
 from servolt.errors import ConditionFailedError, InvalidInputError
 
@@ -50,6 +50,7 @@ UNFIT = {"no": "{} does not fit.", "tight": "{} may not fit.", "unknown": "wheth
     type=click.Choice(TARGETS),
     help="Print what starts it: a command line, a manifest, another program's file; nothing else.",
 )
+@click.option("--only", metavar="OPTION", help="For --export shell: one option alone, by its name or a field's.")
 @click.option("--image", help="For --export: a container image in place of the engine's own.")
 @click.option("--check", is_flag=True, help="Exit with 3 unless it fits and can run.")
 @door_options
@@ -63,6 +64,7 @@ def command(
     measured: Path | None,
     costs: Mapping[str, Any],
     export: str | None,
+    only: str | None,
     image: str | None,
     check: bool,
     doors: Doors,
@@ -83,6 +85,8 @@ def command(
 
     if model and deployment_file:
         raise InvalidInputError("the deployment is named twice.", "Give MODEL or --deployment, not both.")
+    if only is not None and export != "shell":
+        raise InvalidInputError("--only is for the options of a command line.", "Give --export shell with it.")
     if doors.batch is not None:
         from servolt.cli.batch import plan_batch
 
@@ -101,7 +105,7 @@ def command(
         if problem.severity == "error" and (is_here or export is not None):
             raise InvalidInputError(problem.message, problem.remedy)
     if export is not None:
-        out.text(rendered(plan, export, image))
+        out.text(rendered(plan, export, image) if only is None else one_option(plan, only))
     elif doors.link:
         from servolt.plan.link import link_of
 

@@ -1,5 +1,6 @@
 """`--export`: a plan's command as something that others start, headed by what the plan says."""
 
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from servolt.plan import Plan
     from servolt.plan.memory.budget import RankMemory
 
-__all__ = ["TARGETS", "rendered"]
+__all__ = ["TARGETS", "one_option", "read_back", "rendered"]
 
 # Of servolt's own forms, then those that a launcher of this name writes. Stated here, since each start of the command
 # line would pay for asking the registry.
@@ -47,6 +48,40 @@ def rendered(plan: "Plan", target: str, image: str | None = None) -> str:
     return registry.launcher(target).render(_prepared(plan, command, image))
 
 
+def one_option(plan: "Plan", name: str) -> str:
+    """The words of one option, for a shell: by its own name, or those that a field of the deployment is written as."""
+    words = _by_option(plan.deployment.engine, _command(plan).argv)
+    dashed = f"--{name.lstrip('-').replace('_', '-')}"
+    found = [one for one in words if one[0].partition("=")[0] in (name, dashed, dashed.replace("-", "_"))]
+    field = name.lstrip("-").replace("-", "_")
+    if not found and getattr(plan.deployment, field, None) is not None and field != "model":
+        without = plan.model_copy(
+            update={"command": None, "deployment": plan.deployment.model_copy(update={field: None})}
+        )
+        apart = _by_option(plan.deployment.engine, _command(without).argv)
+        found = [one for one in words if one not in apart]
+    if not found:
+        said = ", ".join(one[0].partition("=")[0] for one in words)
+        raise InvalidInputError(f"The command has no {name}.", f"It has {said}." if said else "Export it whole.")
+    return " ".join(shlex.quote(word) for one in found for word in one)
+
+
+def _by_option(engine: str, argv: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Each option with its values. Words that the engine's table does not know are values, or the program's name."""
+    from servolt.engines.flags import Known, versions
+
+    if not versions(engine):
+        raise InvalidInputError(f"The options of {engine} are not known here one by one.", "Export it whole.")
+    known = Known(engine)
+    found: list[tuple[str, ...]] = []
+    for word in argv:
+        if word.startswith("-") and known.flag(word.partition("=")[0]) is not None:
+            found.append((word,))
+        elif found:
+            found[-1] = (*found[-1], word)
+    return [one for one in found if one[0] not in ("--host", "--port", "-m", "--model-path")]
+
+
 def _command(plan: "Plan") -> "Command":
     """A plan for another machine has none of its own: what would be started there is the adapter's word too."""
     from servolt import registry
@@ -65,7 +100,7 @@ def _prepared(plan: "Plan", command: "Command", image: str | None) -> "Command":
 
     known = command.on(plan.accelerator)
     if not known.options:
-        known = known.model_copy(update={"options": _options(known)})
+        known = known.model_copy(update={"options": read_back(known)})
     if image is not None and known.devices is not None:
         named = {known.devices.vendor or "": Image(name=image)}
         known = known.model_copy(update={"images": named})
@@ -73,7 +108,7 @@ def _prepared(plan: "Plan", command: "Command", image: str | None) -> "Command":
     return known.model_copy(update={"header": tuple(_header(plan)), "load_s": load.value if load is not None else None})
 
 
-def _options(command: "Command") -> dict[str, object]:
+def read_back(command: "Command") -> dict[str, object]:
     """Of an adapter that writes its argv by hand: read back by the table of its flags.
 
     Empty where there is no table, or one that does not know all of it; targets that need them then refuse.

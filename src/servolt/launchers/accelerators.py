@@ -5,7 +5,7 @@ import re
 from servolt.command import Command
 from servolt.launchers.manifest import devices, refusal
 
-__all__ = ["ray_name", "skypilot_name"]
+__all__ = ["CHIPS", "ray_name", "skypilot_name"]
 
 # Longer names first. SkyPilot's are those of its catalogue, Ray's those of ray/util/accelerators (2.60.0).
 CHIPS = (
