@@ -74,12 +74,12 @@ def test_the_command_is_a_document_that_can_be_read_back(servolt: Run) -> None:
         (["plan", "guide", "--engine", "llamacpp"], "max_num_seqs", "-np 2 -c 16000"),
     ],
 )
-def test_one_option_is_exported_alone(given: list[str], option: str, words: str) -> None:
+def test_one_option_is_exported_alone(servolt: Run, given: list[str], option: str, words: str) -> None:
     more = ["--max-model-len", "8k", "--max-num-seqs", "2", "--export", "shell", "--only", option]
     assert servolt(*given, *more).stdout == f"{words}\n"
 
 
-def test_an_option_that_is_not_in_the_command_is_an_error_that_says_what_is() -> None:
+def test_an_option_that_is_not_in_the_command_is_an_error_that_says_what_is(servolt: Run) -> None:
     result = servolt(*VLLM, "--max-model-len", "8k", "--export", "shell", "--only", "block_size")
     assert result.returncode == 2
     assert "It has --max-model-len" in result.stderr

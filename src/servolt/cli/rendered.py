@@ -50,7 +50,7 @@ def rendered(plan: "Plan", target: str, image: str | None = None) -> str:
 
 def one_option(plan: "Plan", name: str) -> str:
     """The words of one option, for a shell: by its own name, or those that a field of the deployment is written as."""
-    words = _by_option(plan.deployment.engine, _command(plan).argv)
+    words = _by_option(_command(plan))
     dashed = f"--{name.lstrip('-').replace('_', '-')}"
     found = [one for one in words if one[0].partition("=")[0] in (name, dashed, dashed.replace("-", "_"))]
     field = name.lstrip("-").replace("-", "_")
@@ -58,7 +58,7 @@ def one_option(plan: "Plan", name: str) -> str:
         without = plan.model_copy(
             update={"command": None, "deployment": plan.deployment.model_copy(update={field: None})}
         )
-        apart = _by_option(plan.deployment.engine, _command(without).argv)
+        apart = _by_option(_command(without))
         found = [one for one in words if one not in apart]
     if not found:
         said = ", ".join(one[0].partition("=")[0] for one in words)
@@ -66,15 +66,15 @@ def one_option(plan: "Plan", name: str) -> str:
     return " ".join(shlex.quote(word) for one in found for word in one)
 
 
-def _by_option(engine: str, argv: tuple[str, ...]) -> list[tuple[str, ...]]:
+def _by_option(command: "Command") -> list[tuple[str, ...]]:
     """Each option with its values. Words that the engine's table does not know are values, or the program's name."""
     from servolt.engines.flags import Known, versions
 
-    if not versions(engine):
-        raise InvalidInputError(f"The options of {engine} are not known here one by one.", "Export it whole.")
-    known = Known(engine)
+    if not versions(command.engine):
+        raise InvalidInputError(f"The options of {command.engine} are not known here one by one.", "Export it whole.")
+    known = Known(command.engine, command.engine_version)
     found: list[tuple[str, ...]] = []
-    for word in argv:
+    for word in command.argv:
         if word.startswith("-") and known.flag(word.partition("=")[0]) is not None:
             found.append((word,))
         elif found:
