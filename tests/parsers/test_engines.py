@@ -70,7 +70,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     },
 }
 # What a target says in its own way: where it listens, what it calls the model, which machine this is.
-OWN = {"host", "port", "model", "model_tag", "model_path", "force_model", "config", "config_file"}
+OWN = {"host", "port", "node_rank", "model", "model_tag", "model_path", "force_model", "config", "config_file"}
 
 
 def every_export(engine: str, version: str | None, folder: Path) -> list[dict[str, list[list[str]]]]:
