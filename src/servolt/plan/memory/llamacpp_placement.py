@@ -3,12 +3,13 @@
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple
 
 from servolt.model import LayerKind, Model, Part, TensorGroup
 from servolt.plan.memory.llamacpp_builds import Build
-from servolt.plan.memory.llamacpp_options import Options
+from servolt.plan.memory.llamacpp_options import Options, Override
 
 __all__ = ["HOST", "Device", "Layers", "Placement", "Weights", "layers_of", "placement_of", "weights_by_device"]
 
@@ -66,7 +67,8 @@ def weights_by_device(options: Options, model: Model, layers: Layers, placement:
     found: dict[Device, float] = dict.fromkeys((HOST, *range(options.devices)), 0.0)
     largest = 0.0
     for tensor in _tensors(options, model, layers, placement):
-        target = next((rule.device for rule in options.overrides if rule.pattern.search(tensor.name)), tensor.place)
+        rule = _rule_for(options.overrides, tensor.name) if options.overrides else None
+        target = tensor.place if rule is None else rule.device
         if target is HOST and tensor.is_matrix:
             largest = max(largest, tensor.bytes)
         if target is not HOST and tensor.is_matrix and options.split_mode in ("row", "tensor"):
@@ -77,12 +79,22 @@ def weights_by_device(options: Options, model: Model, layers: Layers, placement:
     return Weights(found, largest)
 
 
+@lru_cache(maxsize=2**14)  # fixes are computed again for the same tensors
+def _rule_for(rules: tuple[Override, ...], name: str) -> Override | None:
+    return next((rule for rule in rules if rule.pattern.search(name)), None)
+
+
 def _device(options: Options, position: int, asked: int) -> int:
     """The device on whose share of the layers this position falls."""
     if options.split_mode in ("none", "row"):
         return options.main_gpu
-    ends = list(accumulate(options.shares))
+    ends = _ends(options.shares)
     return min(bisect_right(ends, position / asked * ends[-1]), options.devices - 1)
+
+
+@lru_cache(maxsize=64)
+def _ends(shares: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(accumulate(shares))
 
 
 class _Tensor(NamedTuple):
