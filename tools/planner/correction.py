@@ -30,7 +30,7 @@ from servolt.plan.loads import LoadPlanner
 from servolt.workload import Workload
 
 METRICS = ("tpot", "ttft")
-TRIES = 60  # sets of constants that are tried for each fold, seeded
+TRIES = 30  # sets of constants that are tried for each fold, seeded
 # Around the shipped constants, each is drawn from this factor below to this factor above.
 AROUND = 3.0
 

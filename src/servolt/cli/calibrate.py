@@ -108,7 +108,7 @@ def _learn(path: Path, given: Mapping[str, Any], verified: bool, force: bool, ou
         return [
             _headline(lesson),
             table(["term", "predicted>", "logged>", "ratio>"], cells),
-            *([GRAPHS] if lesson.row.graphs_taken_bytes is not None else []),
+            *([GRAPHS] if lesson.row.graphs_taken_bytes is not None and "graph" in lesson.row.terms else []),
             *(labelled(problem.severity, f"{problem.message} {problem.remedy}") for problem in lesson.problems),
         ]
 

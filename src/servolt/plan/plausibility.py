@@ -13,6 +13,7 @@ from servolt.document import Problem
 from servolt.gpu import Accelerator
 from servolt.model import Model
 from servolt.plan.correction import REPEAT_SPREAD, Z10, KnownPoint
+from servolt.plan.peaks import PLAIN
 from servolt.plan.roofline import RooflineLaw
 
 __all__ = ["Bound", "Bounds", "bounds_of", "contradictions", "impossible"]
@@ -22,6 +23,10 @@ SLACK = 1.05
 # Weights that caches hold are not read from the memory at each step: the largest last-level caches of accelerators are
 # 256 MB (AMD Instinct MI300X, Infinity Cache).
 CACHED_BYTES = 256e6
+# Which parts of a quantised checkpoint stay wide, only its header tells: attention, shared experts and the head of a
+# mixture of experts in 4 bits are as many bytes again as half of what else a token needs.
+WIDE_PARTS = 1.5
+ROWS_OR_LAYERS = ("llamacpp", "ik_llamacpp", "ollama")
 TIMES = ("tpot", "itl")
 RATES = ("output_throughput", "decode_throughput")
 # Tokens that fall by more than this with more streams, in logarithms, are no matter of repeats: of two values.
@@ -77,7 +82,10 @@ def _step_s(law: RooflineLaw, deployment: Deployment, model: Model, accelerator:
     size = sum(work.dense_bytes) + work.head_bytes + work.expert_share * sum(work.expert_bytes)
     if rate is None or deployment.speculative_config is not None or not _is_known(law, model) or size < CACHED_BYTES:
         return None
-    return size / rate if work.host_s == 0 else None
+    # Layers of llama.cpp lie on one device behind another, or rows of each on all at once: it isn't always said which.
+    at_once = accelerator.count if deployment.engine in ROWS_OR_LAYERS else 1
+    surely = 1.0 if model.basis == "header" or model.quantization in PLAIN else WIDE_PARTS
+    return size / rate / at_once / surely if work.host_s == 0 else None
 
 
 def _token_s(law: RooflineLaw, model: Model) -> float | None:
