@@ -185,7 +185,7 @@ def _named(found: Estimate) -> str:
 
 def _predicted(found: Estimate) -> str:
     if found.value is None:
-        return f"not predicted: {found.reason}"
+        return f"not predicted: {(found.reason or '').partition(':')[0]}"  # the rest stands among the problems
     return spread(found.value, found.low, found.high, found.unit)
 
 
