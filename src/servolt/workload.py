@@ -143,14 +143,14 @@ class Workload(Document):
         return float(self.burst_size or 1)
 
     @property
+    def is_spread(self) -> bool:
+        """Whether requests differ in their lengths."""
+        return self.input_lengths is not None or self.output_lengths is not None or self.trace is not None
+
+    @property
     def is_plain(self) -> bool:
         """Lengths all alike, and arrivals that engines' load clients know."""
-        return (
-            self.arrival in ("closed", "poisson", "constant")
-            and self.max_concurrency is None
-            and self.input_lengths is None
-            and self.output_lengths is None
-        )
+        return self.arrival in ("closed", "poisson", "constant") and self.max_concurrency is None and not self.is_spread
 
     @property
     def without_requests(self) -> "Workload":

@@ -129,7 +129,7 @@ class LoadPlanner:
 
     def _tokens(self, workload: Workload) -> float | None:
         """Of the cache, as for requests that are all of the mean lengths: spread ones hold more on average."""
-        if self._room is None or ((workload.is_plain or workload.arrival == "closed") and not _is_spread(workload)):
+        if self._room is None or not workload.is_spread:
             return self._room
         context = workload.input_len + workload.output_len / 2
         return self._room * context / self._holds(workload).mean
@@ -254,7 +254,7 @@ class LoadPlanner:
         and where the queue grows without end."""
         capped = load.offered is not None and self._workload.max_concurrency is not None
         is_closed = self._workload.arrival == "closed" or (capped and self._workload.trace is None)
-        is_even = (is_closed or self._workload.arrival == "constant") and not _is_spread(self._workload)
+        is_even = (is_closed or self._workload.arrival == "constant") and not self._workload.is_spread
         endless = load.offered is not None and self._workload.max_concurrency is None
         if is_even or (endless and self._workload.trace is None):
             return None
@@ -274,7 +274,7 @@ class LoadPlanner:
         )
         request_s, slo = self._law.constants.request_s, self._slo
         flying = math.ceil(load.at.state.concurrency / copies)
-        measured = MEASURED if workload.arrival == "poisson" and not _is_spread(workload) else MEASURED_SPREAD
+        measured = MEASURED if workload.arrival == "poisson" and not workload.is_spread else MEASURED_SPREAD
         if is_closed:
             return play_closed(
                 law,
@@ -516,10 +516,6 @@ def _method(metric: str, basis: Basis) -> str:
     if basis == "calibrated":
         return CALIBRATED_METHOD
     return BY_HAND_METHOD if metric in BY_HAND else METHOD
-
-
-def _is_spread(workload: Workload) -> bool:
-    return workload.input_lengths is not None or workload.output_lengths is not None or workload.trace is not None
 
 
 def _as_played(workload: Workload, load: Load, state: Steady, played: Played, copies: int) -> Steady:

@@ -56,9 +56,9 @@ def plan_for(
                 "measured points correct plans for a named accelerator.",
                 "Name one with --accelerator; on this machine `servolt measure` corrects the next plan by itself.",
             )
-        if not workload.is_plain:
+        if workload.is_spread or workload.max_concurrency is not None:
             raise InvalidInputError(
-                "spread lengths, bursts, caps and traces are planned for a named accelerator.",
+                "spread lengths, caps and traces are planned for a named accelerator.",
                 "Name one with --accelerator, or give numbers for the lengths and a rate or a concurrency.",
             )
         return with_plugins(plan_here(deployment, workload, folders, model))
