@@ -91,10 +91,10 @@ def _devices(command: Command) -> dict[str, Any]:
         return {"deploy": {"resources": {"reservations": {"devices": [wanted]}}}}
     if taken.vendor == "amd":
         return {
-            "devices": ["/dev/kfd", "/dev/dri"],
+            "devices": ["/dev/kfd:/dev/kfd", "/dev/dri:/dev/dri"],
             "group_add": ["video"],
             "security_opt": ["seccomp=unconfined"],
         }
     if taken.vendor == "intel":
-        return {"devices": ["/dev/dri"]}
+        return {"devices": ["/dev/dri:/dev/dri"]}
     raise refusal("compose", f"devices of {taken.vendor}", "Export shell, and run it on the machine itself.")
