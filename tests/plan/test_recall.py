@@ -319,6 +319,13 @@ def test_points_are_of_this_deployment_whatever_its_lengths() -> None:
     assert (point.workload.input_len, point.workload.output_len) == (1024, 256)
 
 
+def test_points_of_the_asked_version_win_over_those_that_do_not_say_theirs() -> None:
+    unsaid = speed(0.020, conditions=conditions(engine_version=None))
+    exact = speed(0.012)
+    assert [one.value for one in known_points(known(unsaid), deployment(), llama_3_1_8b(), h100())] == [0.020]
+    assert [one.value for one in known_points(known(exact, unsaid), deployment(), llama_3_1_8b(), h100())] == [0.012]
+
+
 def test_points_at_a_rate_of_requests_keep_it() -> None:
     facts = known(speed(0.012, concurrency=None, request_rate=2.5))
     (point,) = known_points(facts, deployment(), llama_3_1_8b(), h100())

@@ -100,11 +100,14 @@ def as_logged(
 def known_points(
     known: KnownDeployments, deployment: Deployment, model: Model, accelerator: Accelerator
 ) -> tuple[KnownPoint, ...]:
-    """Measured values of this very deployment, latest last: for `adjustment`."""
+    """Measured values of this very deployment, latest last: for `adjustment`. Those that don't say their version count
+    only where no other does."""
     if not known.speeds:
         return ()
     asked = conditions_of(deployment, model, accelerator)
     own = [one for one in known.speeds if _same_speed(one.conditions, asked)]
+    if asked.engine_version is not None and any(one.conditions.engine_version is not None for one in own):
+        own = [one for one in own if one.conditions.engine_version is not None]
     return tuple(
         KnownPoint(metric=one.metric, workload=_workload(one), value=one.value, verified=one.verified)
         for one in sorted(own, key=lambda one: one.date)
