@@ -70,9 +70,10 @@ def uv() -> str:
 
 
 def prune(place: Path) -> None:
-    """Only the sources are read; kernels for GPUs would be most of the disk's use."""
+    """Only the sources are read; kernels for GPUs would be most of the disk's use. Triton's own is what it imports."""
     for library in place.rglob("*.so"):
-        library.unlink()
+        if library.name != "libtriton.so":
+            library.unlink()
 
 
 def call_it_the_cpu_build(place: Path, version: str) -> None:
