@@ -135,10 +135,12 @@ def test_the_cheapest_that_is_enough_comes_first() -> None:
         "speed",
         "quality",
         "devices",
+        "most of the speed",
     ]
     assert costs == sorted(costs, key=order.index)
-    assert {"precision of the cache", "context", "quality", "devices"} <= set(costs)
-    assert "--count 2" in rest[-1].text
+    assert {"precision of the cache", "context", "quality", "devices", "most of the speed"} <= set(costs)
+    assert "--count 2" in rest[-2].text
+    assert "--cpu-offload-gb" in rest[-1].text
 
 
 def test_where_no_single_change_is_enough_two_are_proposed() -> None:

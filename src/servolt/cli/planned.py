@@ -27,6 +27,7 @@ SHOWN = (
         "carbon_per_million_output_tokens",
     ),
 )
+OPEN_ONLY = ("utilisation", "idle_energy_share")
 ONCE = ("load_time", "saturation_concurrency", "saturation_request_rate", "kv_concurrency")  # the same at every load
 BAR, SHORT_BAR = 44, 12  # characters for the whole of the memory
 WIDE = 100  # columns of a terminal, from which the long bar has room
@@ -161,7 +162,9 @@ def _speed(plan: Plan) -> Iterator[RenderableType]:
     rows = []
     for load in plan.workload.points:
         here = [one for one in plan.estimates if (one.concurrency, one.request_rate) == tuple(load)]
-        chosen = [found for metric in SHOWN if (found := _chosen(here, metric)) is not None]
+        # A closed loop is never without work, so only an open one has a share to tell.
+        shown = [metric for metric in SHOWN if load.request_rate is not None or metric not in OPEN_ONLY]
+        chosen = [found for metric in shown if (found := _chosen(here, metric)) is not None]
         rows += [[_named(found), point(*load), _predicted(found), found.basis] for found in chosen]
     for metric in ONCE:
         if (once := next((one for one in plan.estimates if one.metric == metric), None)) is not None:

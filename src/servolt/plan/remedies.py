@@ -29,7 +29,15 @@ Change = dict[str, str | int | float | bool]
 
 # What is given up for a change, cheapest first.
 Cost = Literal[
-    "nothing", "concurrency", "prefill speed", "precision of the cache", "context", "speed", "quality", "devices"
+    "nothing",
+    "concurrency",
+    "prefill speed",
+    "precision of the cache",
+    "context",
+    "speed",
+    "quality",
+    "devices",
+    "most of the speed",
 ]
 COSTS: tuple[Cost, ...] = (
     "nothing",
@@ -40,6 +48,7 @@ COSTS: tuple[Cost, ...] = (
     "speed",
     "quality",
     "devices",
+    "most of the speed",  # each step waits for what it reads over the bus
 )
 
 # vLLM's share of a card that its users raise it to: above it, context and graphs find no room.
@@ -163,9 +172,8 @@ def _changes(
     if lower:
         best = best_quantization(deployment, model, accelerator, budget_of)
         yield "quality", {"quantization": best or lower[-1]}
-    yield from _more_devices(deployment, model, accelerator, budget_of)
-    # Last: each step waits for what it reads over the bus.
     yield from _on_host(deployment, model, accelerator, budget, budget_of)
+    yield from _more_devices(deployment, model, accelerator, budget_of)
 
 
 def _utilization(deployment: Deployment, budget: Budget) -> Iterator[tuple[Cost, Change]]:
@@ -222,14 +230,14 @@ def _on_host(
             layers,
         )
         if placed is not None and (deployment.n_gpu_layers is None or placed != deployment.n_gpu_layers):
-            yield "speed", {"n_gpu_layers": placed}
+            yield "most of the speed", {"n_gpu_layers": placed}
     elif deployment.engine in ("vllm", "sglang"):
         missing = (budget.fullest.high_bytes - (budget.fullest.available_bytes or 0)) / 2**30
         for size in (4, 8, 16, 32, 64):
             if size > max(0.0, missing) and size * 2**30 < budget.fullest.weights_bytes:
                 wanted: Change = {"cpu_offload_gb": float(size)}
                 if _verdict(deployment.model_copy(update=wanted), model, accelerator, budget_of) == "fits":
-                    yield "speed", wanted
+                    yield "most of the speed", wanted
                     return
 
 
