@@ -59,6 +59,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     _share("prompt_attention", 0.4, 0.3),
     _share("link", 0.5, 0.3),
     _share("prompt_link", 0.75, 0.3),
+    Parameter("hop_s", "value", 5e-6, 0.5),  # NCCL's rings over NVLink: a few microseconds a hop
     _share("routing", 0.7, 0.3),
     Parameter("launch", "blackwell", 0.85, 0.2),
     *_traits("launch", 0.15, "vllm", "sglang", "tensorrt_llm"),

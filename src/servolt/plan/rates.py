@@ -63,6 +63,7 @@ class Rates(NamedTuple):
     prompt_attention: float
     link: float
     prompt_link: float  # messages of prompts are large
+    hop_s: float  # and go around a ring, from each rank to the next; those of a few tokens go to all at once
     routing: float  # of a step's tokens, how independently they choose their experts
     overlap: float  # how sharply the slower of memory and arithmetic rules: the power of the mean of both
     step_s: float
@@ -99,6 +100,7 @@ RATE_NAMES = (
         "prompt_attention",
         "link",
         "prompt_link",
+        "hop_s",
         "routing",
         "overlap",
         "launch",
@@ -170,6 +172,7 @@ def rates_of(table: Table, traits: Mapping[str, float]) -> Rates:
         prompt_attention=value["prompt_attention"],
         link=value["link"],
         prompt_link=value["prompt_link"],
+        hop_s=value["hop_s"],
         routing=value["routing"],
         overlap=value["overlap"],
         step_s=value["step_s"],

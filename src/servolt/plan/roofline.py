@@ -140,7 +140,7 @@ class RooflineLaw:
     def _pass_s(self, tokens: float, prompt_tokens: float, prompt_context: float, groups: float) -> float:
         """Chunks go through the stages one behind the other. `groups` are those that bring as many tokens each."""
         work, rates = self.work, self.constants
-        passes = 1.0 + tokens / self._batch_tokens - least(1.0, tokens / self._batch_tokens)
+        passes = self._passes(tokens)
         behind = (passes + work.stages - 1.0) / (passes * work.stages)
         bandwidth = work.bandwidth_bytes_per_s
         read_s = (
@@ -150,12 +150,12 @@ class RooflineLaw:
         compute_s = self._compute_s(tokens, groups)
         once = _greater(passes * read_s, compute_s, rates.overlap) + passes * self._prompt_layers_s()
         attended = prompt_tokens * self._attended_s(prompt_context)
-        return (once + attended + tokens * work.link_s / rates.prompt_link) * behind + rates.step_s + work.host_s
+        return (once + attended + self._messages_s(tokens)) * behind + rates.step_s + work.host_s
 
     def prompt_terms(self, tokens: float) -> dict[str, float]:
         """The addends of `prefill_s`."""
         work, rates = self.work, self.constants
-        passes = 1.0 + tokens / self._batch_tokens - least(1.0, tokens / self._batch_tokens)
+        passes = self._passes(tokens)
         behind = (passes + work.stages - 1.0) / (passes * work.stages)
         touched_share = touched(work.expert_share, tokens, rates.routing)
         read = _over(work.dense_bytes, rates.dense_bandwidth)
@@ -166,7 +166,7 @@ class RooflineLaw:
             * _greater(read_s, compute_s, rates.overlap),
             "layers": behind * passes * self._prompt_layers_s(),
             "attention": behind * tokens * self._attended_s(tokens / 2),
-            "messages": behind * tokens * work.link_s / rates.prompt_link,
+            "messages": behind * self._messages_s(tokens),
             "step and text": rates.step_s + work.host_s + rates.sequence_s,
         }
 
@@ -174,7 +174,7 @@ class RooflineLaw:
         """What a prompt, or a part of one at a mean context, adds to steps that run anyway: its arithmetic, without the
         weights' bytes and the launches."""
         seen = tokens / 2 if context is None else context
-        added = tokens * (self._attended_s(seen) + self.work.link_s / self.constants.prompt_link)
+        added = tokens * self._attended_s(seen) + self._messages_s(tokens)
         added += self._compute_s(tokens, self.work.groups)
         return added / self.work.stages
 
@@ -192,6 +192,14 @@ class RooflineLaw:
         return (
             sum(s.prompt_flop_s * least(context, s.window) for s in self.work.spans) / self.constants.prompt_attention
         )
+
+    def _passes(self, tokens: float) -> float:
+        return 1.0 + tokens / self._batch_tokens - least(1.0, tokens / self._batch_tokens)
+
+    def _messages_s(self, tokens: float) -> float:
+        """Of a prompt's tokens: each sum waits for every hop of its ring, twice, and for the bytes."""
+        work, rates = self.work, self.constants
+        return self._passes(tokens) * work.hops * rates.hop_s + tokens * work.link_s / rates.prompt_link
 
     def _prompt_layers_s(self) -> float:
         return self._layers_s + self.work.layers * self.constants.prompt_layer_s

@@ -22,6 +22,8 @@ UNBOUNDED = 1e9  # a window that no context reaches
 # Kinds of windows that are kept apart; models have one or two. Further ones count with the last.
 SPANS = 3
 ACTIVATION_BYTES = 2.0  # of one element between devices: 16 bits
+# Sums over the tensor-parallel ranks in one layer: after attention, and after the products behind it.
+SUMS = 2
 # Devices that share the fast link, unless the link's name says that a rack does.
 NODE_DEVICES, RACK_DEVICES, RACK = 8, 72, "72-way"
 # Between machines: one 400 Gb/s adapter for each device (NVIDIA's DGX H100 reference architecture, 2023). Between
@@ -81,6 +83,7 @@ class Work(NamedTuple):
     spans: tuple[Span, Span, Span]
     state_bytes: float  # read and written for each sequence
     link_s: float  # messages of one token at the link's rate
+    hops: float  # of a ring over the tensor-parallel ranks, for all sums of one pass
     host_s: float  # reading the weights that are kept off the device
     bandwidth_bytes_per_s: float
     weights_bytes: float  # of one device
@@ -122,6 +125,7 @@ def work_of(deployment: Deployment, model: Model, accelerator: Accelerator) -> W
         spans=rank.spans(kinds),
         state_bytes=rank.state_bytes(kinds),
         link_s=_link_s(kinds, model.hidden_size, ranks, accelerator),
+        hops=SUMS * 2.0 * (ranks.attention_tp - 1) * sum(kind.count for kind in kinds),
         host_s=_host_bytes(deployment, kinds, accelerator, rank.weights_bytes) / HOST_MEMORY_BYTES_PER_S,
         bandwidth_bytes_per_s=peaks.bandwidth_bytes_per_s,
         weights_bytes=rank.weights_bytes,
@@ -249,7 +253,7 @@ def _link_s(kinds: Sequence[LayerKind], hidden: int, ranks: Ranks, accelerator: 
     for kind in kinds:
         tp = ranks.attention_tp
         rate = own if tp <= node else min(own, NETWORK_BYTES_PER_S)
-        seconds += kind.count * 2 * 2.0 * (tp - 1) / tp * size / rate
+        seconds += kind.count * SUMS * 2.0 * (tp - 1) / tp * size / rate
         if kind.experts and ranks.dp > 1:
             among = tp * ranks.dp
             rate = own if among <= node else min(own, NETWORK_BYTES_PER_S)
