@@ -56,6 +56,15 @@ def test_two_devices_share_the_weights_but_not_the_launches() -> None:
     assert one.decode_s(1, 100) > two.decode_s(1, 100) > one.decode_s(1, 100) / 2
 
 
+def test_the_sums_of_a_prompt_wait_for_each_hop_of_a_ring() -> None:
+    # A ring over n ranks passes each sum on 2 (n - 1) times (Patarasu and Yuan 2009); LLAMA has two sums in 32 layers.
+    assert [law(tensor_parallel_size=ranks).work.hops for ranks in (1, 2, 8)] == [0, 2 * 32 * 2, 2 * 32 * 14]
+    one, eight = law(), law(tensor_parallel_size=8)
+    assert one.prompt_terms(128)["messages"] == 0
+    assert eight.prompt_terms(128)["messages"] > eight.work.hops * eight.constants.hop_s
+    assert eight.prompt_s(128) > one.prompt_s(128) / 8
+
+
 def test_replicas_of_a_dense_model_share_nothing() -> None:
     assert law(data_parallel_size=4).work.replicas == 4
     assert law(MIXTURE, data_parallel_size=4).work.replicas == 1
