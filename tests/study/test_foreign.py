@@ -153,6 +153,7 @@ def test_guidellms_time_between_tokens_is_tpot() -> None:
     [
         ({**VLLM, "max_concurrency": None}, "sent at once"),
         ({**VLLM, "completed": 0}, "no request of it came to an end"),
+        ({**VLLM, "total_input_tokens": None}, "not how long prompts"),
     ],
 )
 def test_runs_that_say_nothing_are_refused(plain: dict[str, Any], said: str) -> None:

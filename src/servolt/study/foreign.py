@@ -43,9 +43,11 @@ def rows_of(plain: Mapping[str, Any]) -> list[Row] | None:
 
 def _serving(plain: Mapping[str, Any]) -> Row:
     is_sglang = "mean_e2e_latency_ms" in plain or str(plain.get("backend", "")).startswith("sglang")
-    completed = _number(plain.get("completed")) or 0.0
-    if completed < 1:
+    completed, sent, made = (_first(plain, name) for name in ("completed", "total_input_tokens", "total_output_tokens"))
+    if completed is None:
         raise InvalidInputError("no request of it came to an end.", "Leave the run out.")
+    if sent is None or made is None:
+        raise InvalidInputError("it says not how long prompts and answers were.", "Leave the run out.")
     server = plain.get("server_info") if isinstance(plain.get("server_info"), Mapping) else {}
     row: Row = {name: plain[name] for name in STATED if plain.get(name) is not None}
     row |= {"engine": row.get("engine", "sglang" if is_sglang else None), "model": plain.get("model_id")}
@@ -53,8 +55,7 @@ def _serving(plain: Mapping[str, Any]) -> Row:
         row |= {"model": server.get("model_path"), "engine_version": server.get("version")}
         row |= {"tensor_parallel_size": server.get("tp_size"), "data_parallel_size": server.get("dp_size")}
     row |= _load(plain)
-    row["input_len"] = max(1, round((_number(plain.get("total_input_tokens")) or 0.0) / completed))
-    row["output_len"] = max(1, round((_number(plain.get("total_output_tokens")) or 0.0) / completed))
+    row["input_len"], row["output_len"] = max(1, round(sent / completed)), max(1, round(made / completed))
     for theirs, ours in SGLANG_TIMES if is_sglang else TIMES:
         row[ours] = _first(plain, f"median_{theirs}", f"mean_{theirs}")
     row |= {name: _first(plain, name) for name in ("output_throughput", "request_throughput")}
