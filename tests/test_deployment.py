@@ -78,6 +78,12 @@ def test_one_option_under_two_names_with_two_values_is_refused() -> None:
         Deployment.from_plain({"model": "m", "tp_size": 4, "tensor_parallel_size": 2})
 
 
+def test_a_context_of_llama_cpp_is_read_with_its_suffix_and_lost_nowhere() -> None:
+    assert Deployment.from_plain({"model": "m", "n_ctx": "8K"}).max_model_len == 8192
+    with pytest.raises(InvalidInputError, match="n_ctx is 8192, and max_model_len"):
+        Deployment.from_plain({"model": "m", "n_ctx": 8192, "max_model_len": 4096})
+
+
 def test_a_field_that_is_none_names_the_nearest() -> None:
     with pytest.raises(InvalidInputError) as caught:
         Deployment.from_plain({"model": "m", "max_num_seq": 4})

@@ -61,14 +61,10 @@ SYNONYMS = {
     "page_size": "block_size",
     "ngl": "n_gpu_layers",
     "attn_dp_size": "data_parallel_size",
-}
-# Switches that say the opposite.
-OPPOSITES = {
-    "disable_radix_cache": "enable_prefix_caching",
-    "no_enable_prefix_caching": "enable_prefix_caching",
     "disable_cuda_graph": "enforce_eager",
 }
-SAME_SENSE = ("disable_cuda_graph",)
+# Switches that say the opposite.
+OPPOSITES = {"disable_radix_cache": "enable_prefix_caching", "no_enable_prefix_caching": "enable_prefix_caching"}
 WITH_VERSION = re.compile(r"(?P<name>\S.*?)[\s@=]+v?(?P<version>\d+(?:\.\d+)+\S*|b\d{4,5})\s*")
 
 
@@ -214,12 +210,11 @@ class Deployment(Document):
         named = {key: value for key, value in plain.items() if key not in SYNONYMS and key not in OPPOSITES}
         for key in plain.keys() - named.keys():
             field, value = SYNONYMS.get(key) or OPPOSITES[key], plain[key]
-            if key in OPPOSITES and key not in SAME_SENSE and isinstance(value, bool):
+            if key in OPPOSITES and isinstance(value, bool):
                 value = not value
             if key == "chunked_prefill_size" and value == -1:
                 field, value = "enable_chunked_prefill", False
-            if named.setdefault(field, value) != value:
-                raise ValueError(f"{key} is {value!r}, and {field}, which means the same, is {named[field]!r}")
+            _put(named, field, value, key)
         return _with_cache_types(named)
 
     @field_validator("model")
@@ -271,12 +266,20 @@ def _with_cache_types(named: dict[str, Any]) -> dict[str, Any]:
     keys, values = named.pop("cache_type_k", None), named.pop("cache_type_v", None)
     if keys or values:
         kept = {str(keys or "f16"): None, str(values or "f16"): None}
-        named.setdefault("kv_cache_dtype", "/".join(kept))
-    context = next((named.pop(key) for key in ("n_ctx", "ctx_size") if key in named), None)
-    if isinstance(context, int) and not isinstance(context, bool):
-        each = named.get("max_num_seqs") if not named.get("kv_unified") else 1
-        named.setdefault("max_model_len", context // (each if isinstance(each, int) and each > 0 else 1))
+        _put(named, "kv_cache_dtype", "/".join(kept), "cache_type_k")
+    for key in ("n_ctx", "ctx_size"):
+        if key in named:
+            context = _counted(named.pop(key))
+            each = 1 if named.get("kv_unified") else named.get("max_num_seqs")
+            is_shared = isinstance(context, int) and isinstance(each, int) and each > 0
+            _put(named, "max_model_len", context // each if is_shared else context, key)
     return named
+
+
+def _put(named: dict[str, Any], field: str, value: Any, key: str) -> None:
+    """Raises ValueError where the field is set already, and to something else."""
+    if named.setdefault(field, value) != value:
+        raise ValueError(f"{key} is {value!r}, and {field}, which means the same, is {named[field]!r}")
 
 
 def _without_truths(kind: type[BaseModel], plain: Any) -> Any:

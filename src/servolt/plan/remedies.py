@@ -1,7 +1,7 @@
 """Does it fit, what leaves no more room, and what would make it fit: each remedy computed again, none guessed."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from servolt.deployment import Deployment, Hardware
 from servolt.document import Problem
@@ -37,19 +37,9 @@ Cost = Literal[
     "speed",
     "quality",
     "devices",
-    "most of the speed",
-]
-COSTS: tuple[Cost, ...] = (
-    "nothing",
-    "concurrency",
-    "prefill speed",
-    "precision of the cache",
-    "context",
-    "speed",
-    "quality",
-    "devices",
     "most of the speed",  # each step waits for what it reads over the bus
-)
+]
+COSTS: tuple[Cost, ...] = get_args(Cost)
 
 # vLLM's share of a card that its users raise it to: above it, context and graphs find no room.
 RAISED_UTILIZATION = 0.95
